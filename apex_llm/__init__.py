@@ -1,0 +1,193 @@
+"""An async-first SDK for AWS Bedrock and Azure OpenAI, on raw HTTP.
+
+The only place that users import from, besides ``apex_llm.sync`` (blocking twins),
+``apex_llm.emulator`` (both clouds on loopback) and ``apex_llm.testing``. Names are loaded
+when they are first used (PEP 562), so that ``import apex_llm`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from apex_llm._version import __version__
+
+if TYPE_CHECKING:
+    from apex_llm.errors import (
+        ApexLlmError,
+        AuthenticationError,
+        ConfigurationError,
+        ConnectionFailedError,
+        ContentFilteredError,
+        ContextWindowExceededError,
+        EventStreamError,
+        IdleTimeoutError,
+        InvalidEndpointError,
+        InvalidRequestError,
+        KeyAccessDeniedError,
+        KeyStoreError,
+        LimitExceededError,
+        MissingCredentialsError,
+        ModelNotFoundError,
+        ModelTimeoutError,
+        OverloadedError,
+        PermissionDeniedError,
+        ProtocolError,
+        QuotaExceededError,
+        RateLimitError,
+        RequestError,
+        RequestTimeoutError,
+        ResponseFormatError,
+        SseError,
+        StreamInterruptedError,
+        StreamTruncatedError,
+        TransientError,
+        UnknownModelError,
+    )
+    from apex_llm.types.events import (
+        CitationAdded,
+        ContentFiltered,
+        GuardrailTraced,
+        ReasoningDelta,
+        StreamEvent,
+        StreamFinished,
+        StreamStarted,
+        TextDelta,
+        ToolCallDelta,
+        ToolCallFinished,
+        ToolCallStarted,
+        UnknownEvent,
+    )
+    from apex_llm.types.http import Timeout
+    from apex_llm.types.messages import (
+        AudioPart,
+        CachePoint,
+        CitationPart,
+        DocumentPart,
+        ImagePart,
+        Message,
+        Part,
+        ReasoningPart,
+        TextPart,
+        ToolCallPart,
+        ToolResultPart,
+        VideoPart,
+    )
+    from apex_llm.types.models import ModelInfo
+    from apex_llm.types.requests import ChatOptions, TextOptions
+    from apex_llm.types.responses import ChatResponse, FinishReason, Usage
+    from apex_llm.types.secrets import AccessToken, AwsCredentials, Secret
+    from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
+    from apex_llm.types.tools import Tool, ToolChoice
+
+_ROOMS = {
+    "apex_llm.errors": (
+        "ApexLlmError AuthenticationError ConfigurationError ConnectionFailedError ContentFilteredError "
+        "ContextWindowExceededError EventStreamError IdleTimeoutError InvalidEndpointError InvalidRequestError "
+        "KeyAccessDeniedError KeyStoreError LimitExceededError MissingCredentialsError ModelNotFoundError "
+        "ModelTimeoutError OverloadedError PermissionDeniedError ProtocolError QuotaExceededError RateLimitError "
+        "RequestError RequestTimeoutError ResponseFormatError SseError StreamInterruptedError StreamTruncatedError "
+        "TransientError UnknownModelError"
+    ),
+    "apex_llm.types.events": (
+        "CitationAdded ContentFiltered GuardrailTraced ReasoningDelta StreamEvent StreamFinished StreamStarted "
+        "TextDelta ToolCallDelta ToolCallFinished ToolCallStarted UnknownEvent"
+    ),
+    "apex_llm.types.http": "Timeout",
+    "apex_llm.types.messages": (
+        "AudioPart CachePoint CitationPart DocumentPart ImagePart Message Part ReasoningPart TextPart ToolCallPart "
+        "ToolResultPart VideoPart"
+    ),
+    "apex_llm.types.models": "ModelInfo",
+    "apex_llm.types.requests": "ChatOptions TextOptions",
+    "apex_llm.types.responses": "ChatResponse FinishReason Usage",
+    "apex_llm.types.secrets": "AccessToken AwsCredentials Secret",
+    "apex_llm.types.sentinels": "NOT_GIVEN NotGiven",
+    "apex_llm.types.tools": "Tool ToolChoice",
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
+
+__all__ = [
+    "NOT_GIVEN",
+    "AccessToken",
+    "ApexLlmError",
+    "AudioPart",
+    "AuthenticationError",
+    "AwsCredentials",
+    "CachePoint",
+    "ChatOptions",
+    "ChatResponse",
+    "CitationAdded",
+    "CitationPart",
+    "ConfigurationError",
+    "ConnectionFailedError",
+    "ContentFiltered",
+    "ContentFilteredError",
+    "ContextWindowExceededError",
+    "DocumentPart",
+    "EventStreamError",
+    "FinishReason",
+    "GuardrailTraced",
+    "IdleTimeoutError",
+    "ImagePart",
+    "InvalidEndpointError",
+    "InvalidRequestError",
+    "KeyAccessDeniedError",
+    "KeyStoreError",
+    "LimitExceededError",
+    "Message",
+    "MissingCredentialsError",
+    "ModelInfo",
+    "ModelNotFoundError",
+    "ModelTimeoutError",
+    "NotGiven",
+    "OverloadedError",
+    "Part",
+    "PermissionDeniedError",
+    "ProtocolError",
+    "QuotaExceededError",
+    "RateLimitError",
+    "ReasoningDelta",
+    "ReasoningPart",
+    "RequestError",
+    "RequestTimeoutError",
+    "ResponseFormatError",
+    "Secret",
+    "SseError",
+    "StreamEvent",
+    "StreamFinished",
+    "StreamInterruptedError",
+    "StreamStarted",
+    "StreamTruncatedError",
+    "TextDelta",
+    "TextOptions",
+    "TextPart",
+    "Timeout",
+    "Tool",
+    "ToolCallDelta",
+    "ToolCallFinished",
+    "ToolCallPart",
+    "ToolCallStarted",
+    "ToolChoice",
+    "ToolResultPart",
+    "TransientError",
+    "UnknownEvent",
+    "UnknownModelError",
+    "Usage",
+    "VideoPart",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        room = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(room), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

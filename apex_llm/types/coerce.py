@@ -1,0 +1,245 @@
+"""What callers may write instead of our own values, turned into our own values.
+
+OpenAI-style dictionaries are taken everywhere a ``Message``, ``Tool`` or ``ToolChoice`` is.
+Whatever cannot be understood is refused here, before anything is sent, with a sentence
+that says what to write.
+"""
+
+from __future__ import annotations
+
+__all__ = ["as_messages", "as_stop", "as_timeout", "as_tool_choice", "as_tools", "reject_unknown_options"]
+
+import base64
+import binascii
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from apex_llm.errors import InvalidRequestError
+from apex_llm.types.http import Timeout
+from apex_llm.types.messages import (
+    AudioPart,
+    DocumentPart,
+    ImagePart,
+    Message,
+    Part,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from apex_llm.types.requests import ChatOptions
+from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
+from apex_llm.types.tools import Tool, ToolChoice
+
+_KNOWN_OPTIONS = frozenset(ChatOptions.__annotations__)
+
+
+def reject_unknown_options(options: Mapping[str, Any], *, method: str) -> None:
+    """Raise ``TypeError`` for an option that no provider has, naming the one that was probably meant."""
+    for name in options:
+        if name not in _KNOWN_OPTIONS:
+            near = difflib.get_close_matches(name, _KNOWN_OPTIONS, n=1)
+            advice = f" Did you mean {near[0]!r}?" if near else " Use extra_body={...} for provider-specific members."
+            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}.{advice}")
+
+
+def as_messages(
+    messages: str | Message | Mapping[str, Any] | Iterable[Message | Mapping[str, Any]], *, system: str | None = None
+) -> tuple[Message, ...]:
+    """The conversation as messages; ``system`` goes in front. At least one message must not be a system message."""
+    if isinstance(messages, str):
+        items: list[Message] = [Message.user(messages)]
+    elif isinstance(messages, Message):
+        items = [messages]
+    elif isinstance(messages, Mapping):
+        items = [_message_from_mapping(cast("Mapping[str, Any]", messages), 0)]
+    else:
+        items = [
+            item if isinstance(item, Message) else _message_from_mapping(item, position)
+            for position, item in enumerate(messages)
+        ]
+    if system:
+        items.insert(0, Message.system(system))
+    if not any(item.role != "system" and item.parts for item in items):
+        raise InvalidRequestError(
+            "There is nothing to answer: no message besides the system prompt has any content.",
+            phase="prepare",
+            hint="Pass a prompt, or at least one Message.user(...) with some text.",
+        )
+    return tuple(items)
+
+
+_ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+
+
+def _message_from_mapping(item: Any, position: int) -> Message:
+    if not isinstance(item, Mapping):
+        raise _bad(f"messages[{position}] is a {type(item).__name__}", "Pass Message values or {'role', 'content'}.")
+    message = cast("Mapping[str, Any]", item)
+    role = _ROLES.get(str(message.get("role")))
+    if role is None:
+        raise _bad(f"messages[{position}] has the role {message.get('role')!r}", f"Roles are {', '.join(_ROLES)}.")
+    where = f"messages[{position}].content"
+    content: Any = message.get("content")
+    if role == "tool":
+        call_id = message.get("tool_call_id")
+        if not isinstance(call_id, str):
+            raise _bad(f"messages[{position}] is a tool result without tool_call_id", "Copy it from the tool call.")
+        text = content if isinstance(content, str) else _plain_text(_parts(content, where))
+        return Message("tool", (ToolResultPart(tool_call_id=call_id, content=text),))
+    parts = _parts(content, where)
+    for call in cast("Sequence[Mapping[str, Any]]", message.get("tool_calls") or ()):
+        function = cast("Mapping[str, Any]", call.get("function") or {})
+        parts.append(
+            ToolCallPart(
+                id=str(call.get("id", "")),
+                name=str(function.get("name", "")),
+                arguments=str(function.get("arguments") or "{}"),
+            )
+        )
+    return Message(role, tuple(parts))
+
+
+def _parts(content: Any, where: str) -> list[Part]:
+    if content is None or content == "":
+        return []
+    if isinstance(content, str):
+        return [TextPart(text=content)]
+    if isinstance(content, Sequence):
+        return [_part(item, f"{where}[{index}]") for index, item in enumerate(cast("Sequence[Any]", content))]
+    raise _bad(f"{where} is a {type(content).__name__}", "Content is text, or a list of parts.")
+
+
+def _part(item: Any, where: str) -> Part:
+    if isinstance(item, msgspec.Struct):
+        return cast("Part", item)
+    if isinstance(item, str):
+        return TextPart(text=item)
+    if not isinstance(item, Mapping):
+        raise _bad(f"{where} is a {type(item).__name__}", "A part is text, a part value or a dictionary with 'type'.")
+    part = cast("Mapping[str, Any]", item)
+    match part.get("type"):
+        case "text" | "input_text" | "output_text" | "refusal":
+            return TextPart(text=str(part.get("text", part.get("refusal", ""))))
+        case "image_url":
+            image: Any = part.get("image_url")
+            details = cast("Mapping[str, Any]", image) if isinstance(image, Mapping) else {"url": image}
+            return _image(str(details.get("url", "")), details.get("detail"), where)
+        case "input_audio":
+            audio = cast("Mapping[str, Any]", part.get("input_audio") or {})
+            return AudioPart(data=_base64(str(audio.get("data", "")), where), format=str(audio.get("format", "wav")))
+        case "file":
+            return _file(cast("Mapping[str, Any]", part.get("file") or {}), where)
+        case other:
+            raise _bad(
+                f"{where} has the type {other!r}",
+                "Known types are text, image_url, input_audio and file; or use ImagePart, DocumentPart, ….",
+            )
+
+
+def _image(url: str, detail: Any, where: str) -> ImagePart:
+    if url.startswith("data:"):
+        media_type, _, data = url[5:].partition(";base64,")
+        return ImagePart(data=_base64(data, where), format=media_type.partition("/")[2] or None, detail=detail)
+    return ImagePart(url=url, detail=detail)
+
+
+def _file(file: Mapping[str, Any], where: str) -> DocumentPart:
+    name = str(file.get("filename") or "document")
+    media_type, _, data = str(file.get("file_data", "")).removeprefix("data:").partition(";base64,")
+    if not data:
+        raise _bad(f"{where} has no inline file_data", "Pass DocumentPart(data=..., format='pdf').")
+    suffix = name.rpartition(".")[2].lower() if "." in name else media_type.rpartition("/")[2]
+    return DocumentPart(data=_base64(data, where), format=suffix or "pdf", name=name.rpartition(".")[0] or name)
+
+
+def _base64(text: str, where: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise _bad(f"{where} holds data that is not base64", "Encode the bytes with base64.b64encode().") from error
+
+
+def _plain_text(parts: list[Part]) -> str:
+    return "".join(part.text for part in parts if isinstance(part, TextPart))
+
+
+def as_tools(tools: Iterable[Tool | Mapping[str, Any]] | None) -> tuple[Tool, ...]:
+    """Tools from ``Tool`` values, or from OpenAI-style dictionaries, nested under ``function`` or flat."""
+    result: list[Tool] = []
+    for position, item in enumerate(tools or ()):
+        if isinstance(item, Tool):
+            result.append(item)
+            continue
+        function = cast("Mapping[str, Any]", item.get("function") or item)
+        name = function.get("name")
+        if not isinstance(name, str) or not name:
+            raise _bad(f"tools[{position}] has no name", 'Write {"type": "function", "function": {"name": ...}}.')
+        result.append(
+            Tool(
+                name=name,
+                description=str(function.get("description") or ""),
+                parameters=cast(
+                    "Mapping[str, Any]", function.get("parameters") or {"type": "object", "properties": {}}
+                ),
+                strict=cast("bool | None", function.get("strict")),
+            )
+        )
+    names = [tool.name for tool in result]
+    for name in names:
+        if names.count(name) > 1:
+            raise _bad(f"Two tools are named {name!r}", "Give each tool a name of its own.")
+    return tuple(result)
+
+
+def as_tool_choice(choice: str | ToolChoice | Mapping[str, Any] | None, tools: Sequence[Tool]) -> ToolChoice | None:
+    """The choice as a value; a name must be that of one of ``tools``."""
+    if choice is None or isinstance(choice, ToolChoice):
+        value = choice
+    elif isinstance(choice, Mapping):
+        function = cast("Mapping[str, Any]", choice.get("function") or choice)
+        value = ToolChoice("tool", str(function.get("name", "")))
+    elif choice == "auto" or choice == "none" or choice == "required":
+        value = ToolChoice(choice)
+    else:
+        value = ToolChoice("tool", choice)
+    if value is not None and value.mode == "tool" and value.name not in {tool.name for tool in tools}:
+        raise _bad(
+            f"tool_choice names {value.name!r}, which is not among the tools",
+            f"Choose 'auto', 'none', 'required' or one of: {', '.join(t.name for t in tools) or '(no tools given)'}.",
+        )
+    return value
+
+
+def as_stop(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One or several stop sequences; empty ones are refused, as every service refuses them."""
+    sequences = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+    if not all(sequences):
+        raise _bad("A stop sequence is empty", "Leave out stop=, or give text that is not empty.")
+    return sequences
+
+
+def as_timeout(timeout: float | Timeout | NotGiven | None, default: Timeout) -> Timeout:
+    """A number is the total in seconds; ``None`` switches all deadlines off; left out keeps ``default``."""
+    if timeout is NOT_GIVEN:
+        return default
+    if timeout is None:
+        return Timeout(connect=None, first_byte=None, idle=None, total=None)
+    if isinstance(timeout, Timeout):
+        return timeout
+    if not timeout > 0:
+        raise _bad(f"timeout={timeout!r} is not a positive number of seconds", "Use a number above 0, or None.")
+    return msgspec.structs.replace(default, total=float(timeout))
+
+
+def _bad(problem: str, hint: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{problem}.", phase="prepare", hint=hint)
