@@ -51,8 +51,11 @@ class Recording:
 
     @property
     def request(self) -> Any:
-        """The request's JSON, parsed; ``None`` where the pack left it out."""
-        return None if self.request_body is None else json.loads(self.request_body)
+        """The request's JSON, parsed; ``None`` where the pack left it out, or its source broke the quotes in it."""
+        try:
+            return None if self.request_body is None else json.loads(self.request_body)
+        except ValueError:
+            return None
 
 
 def load_recordings(
