@@ -44,6 +44,14 @@ if TYPE_CHECKING:
         TransientError,
         UnknownModelError,
     )
+    from apex_llm.providers.azure_openai import AzureOpenAIProvider
+    from apex_llm.providers.base import BaseLlmProvider
+    from apex_llm.providers.bedrock import BedrockProvider
+    from apex_llm.providers.registry import get_provider, provider_for
+    from apex_llm.streaming import EventStream, TextStream
+    from apex_llm.transport.limits import Limits
+    from apex_llm.transport.observe import Observer
+    from apex_llm.transport.retry import RetryPolicy, RetryStrategy
     from apex_llm.types.events import (
         CitationAdded,
         ContentFiltered,
@@ -89,6 +97,14 @@ _ROOMS = {
         "RequestError RequestTimeoutError ResponseFormatError SseError StreamInterruptedError StreamTruncatedError "
         "TransientError UnknownModelError"
     ),
+    "apex_llm.providers.azure_openai": "AzureOpenAIProvider",
+    "apex_llm.providers.base": "BaseLlmProvider",
+    "apex_llm.providers.bedrock": "BedrockProvider",
+    "apex_llm.providers.registry": "get_provider provider_for",
+    "apex_llm.streaming": "EventStream TextStream",
+    "apex_llm.transport.limits": "Limits",
+    "apex_llm.transport.observe": "Observer",
+    "apex_llm.transport.retry": "RetryPolicy RetryStrategy",
     "apex_llm.types.events": (
         "CitationAdded ContentFiltered GuardrailTraced ReasoningDelta StreamEvent StreamFinished StreamStarted "
         "TextDelta ToolCallDelta ToolCallFinished ToolCallStarted UnknownEvent"
@@ -114,6 +130,9 @@ __all__ = [
     "AudioPart",
     "AuthenticationError",
     "AwsCredentials",
+    "AzureOpenAIProvider",
+    "BaseLlmProvider",
+    "BedrockProvider",
     "CachePoint",
     "ChatOptions",
     "ChatResponse",
@@ -125,6 +144,7 @@ __all__ = [
     "ContentFilteredError",
     "ContextWindowExceededError",
     "DocumentPart",
+    "EventStream",
     "EventStreamError",
     "FinishReason",
     "GuardrailTraced",
@@ -135,12 +155,14 @@ __all__ = [
     "KeyAccessDeniedError",
     "KeyStoreError",
     "LimitExceededError",
+    "Limits",
     "Message",
     "MissingCredentialsError",
     "ModelInfo",
     "ModelNotFoundError",
     "ModelTimeoutError",
     "NotGiven",
+    "Observer",
     "OverloadedError",
     "Part",
     "PermissionDeniedError",
@@ -152,6 +174,8 @@ __all__ = [
     "RequestError",
     "RequestTimeoutError",
     "ResponseFormatError",
+    "RetryPolicy",
+    "RetryStrategy",
     "Secret",
     "SseError",
     "StreamEvent",
@@ -162,6 +186,7 @@ __all__ = [
     "TextDelta",
     "TextOptions",
     "TextPart",
+    "TextStream",
     "Timeout",
     "Tool",
     "ToolCallDelta",
@@ -176,6 +201,8 @@ __all__ = [
     "Usage",
     "VideoPart",
     "__version__",
+    "get_provider",
+    "provider_for",
 ]
 
 

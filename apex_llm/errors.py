@@ -192,6 +192,13 @@ class RequestError(ApexLlmError):
 class InvalidRequestError(RequestError):
     """The arguments were refused, by us before sending or by the service."""
 
+    param: str | None
+    """The member that was refused, where the service names it."""
+
+    def __init__(self, message: str = "", *, param: str | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.param = param
+
 
 class AuthenticationError(RequestError):
     """The credentials are wrong or have expired."""
@@ -281,9 +288,13 @@ class StreamInterruptedError(ApexLlmError):
 class StreamTruncatedError(StreamInterruptedError):
     """The connection ended cleanly, but the stream's terminal event never came."""
 
+    _default_retryable = True
+
 
 class IdleTimeoutError(StreamInterruptedError):
     """Bytes may have come, but nothing that carries meaning, for longer than the idle timeout."""
+
+    _default_retryable = True
 
 
 class ProtocolError(ApexLlmError):

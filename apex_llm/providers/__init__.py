@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Providers: an address, an authentication, and which format to speak there."""

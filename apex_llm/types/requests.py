@@ -44,17 +44,15 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     timeout: Timeout = Timeout()
 
 
-class ChatOptions(TypedDict, total=False):
-    """Keyword options of ``chat`` and ``chat_stream``, the same on every provider.
+class TextOptions(TypedDict, total=False):
+    """Keyword options of ``generate_text`` and ``generate_text_stream``, the same on every provider.
 
     An option that a model cannot take is left out with a warning on the response, or refused
     before sending where leaving it out would change the meaning of the answer.
     """
 
-    system: str
+    system: str | None
     """Instructions; the same as a system message in front."""
-    max_tokens: int | None
-    temperature: float | None
     top_p: float | None
     top_k: int | None
     stop: str | Sequence[str] | None
@@ -64,18 +62,22 @@ class ChatOptions(TypedDict, total=False):
     """``"auto"``, ``"none"``, ``"required"`` or the name of one tool."""
     parallel_tool_calls: bool | None
     response_format: Mapping[str, Any] | None
+    """As in the OpenAI API: ``{"type": "json_object"}`` or ``{"type": "json_schema", "json_schema": {...}}``."""
     reasoning_effort: ReasoningEffort | None
     metadata: Mapping[str, str] | None
     """At most 16 pairs that the provider keeps with the request."""
     deployment_id: str | None
     """The same as ``model``."""
     timeout: float | Timeout | None
-    """Seconds for the whole call, or a ``Timeout``."""
+    """Seconds for the whole call, or a ``Timeout``; ``None`` waits for ever."""
     extra_body: Mapping[str, Any] | None
     """Merged into the JSON body: the way to anything that this package has no word for."""
     extra_headers: Mapping[str, str] | None
     extra_query: Mapping[str, str] | None
 
 
-class TextOptions(ChatOptions, total=False):
-    """Keyword options of ``generate_text`` and ``generate_text_stream``."""
+class ChatOptions(TextOptions, total=False):
+    """Keyword options of ``chat`` and ``chat_stream``: two more, which ``generate_text`` takes by position."""
+
+    max_tokens: int | None
+    temperature: float | None

@@ -1,0 +1,110 @@
+"""What users paste as an Azure endpoint, read for what it says: address, surface, deployment, version.
+
+A resource's address, a Foundry address, a gateway with a path of its own, an address that ends
+in ``/openai`` or ``/openai/v1``, and the portal's "target URI" with deployment and version in it
+are all understood. The address of the portal itself is not an endpoint, and says so.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AzureSurface", "azure_surface"]
+
+import re
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+
+from apex_llm.errors import ConfigurationError, InvalidEndpointError
+from apex_llm.providers.endpoints import Endpoint, is_loopback, parse_endpoint
+
+_TARGET = re.compile(r"(?P<base>.*?)/openai/deployments/(?P<deployment>[^/]+)(?:/.*)?")
+_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
+_VERSIONLESS = {"v1", "latest", "preview"}
+_PORTALS = ("portal.azure.com", "ai.azure.com", "oai.azure.com", "portal.azure.us", "azure.microsoft.com")
+
+
+class AzureSurface(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and how a resource is spoken to."""
+
+    endpoint: Endpoint
+    """Its base path is what comes before ``/openai``."""
+    api_version: str | None
+    """The dated version; ``None`` on v1."""
+    query: tuple[tuple[str, str], ...] = ()
+    """What every request carries."""
+    deployment: str | None = None
+    """Named by a pasted target URI."""
+
+    @property
+    def is_v1(self) -> bool:
+        """Whether the deployment travels in the body, rather than in the path."""
+        return self.api_version is None
+
+    @property
+    def root(self) -> str:
+        """The path in front of resource-level operations, such as ``/openai`` or ``/openai/v1``."""
+        return f"{self.endpoint.base_path}/openai{'/v1' if self.is_v1 else ''}"
+
+
+def azure_surface(
+    url: str, *, api_version: str | None, configured_version: str | None, name: str, allow_insecure: bool = False
+) -> AzureSurface:
+    """The surface that an endpoint and a version stand for.
+
+    Args:
+        url: As the user wrote it.
+        api_version: Given in code; a dated one chooses the dated surface, ``"v1"`` the other.
+        configured_version: From the environment; gives way to what the URL itself says.
+        name: Where ``url`` came from, for messages.
+        allow_insecure: Take ``http://`` to a host that is not this machine.
+
+    Raises:
+        InvalidEndpointError: It is not an endpoint.
+        ConfigurationError: URL and version contradict each other.
+    """
+    host = (urlsplit(url if "://" in url else f"https://{url}").hostname or "").lower()
+    if host in _PORTALS:
+        raise InvalidEndpointError(
+            f"{name} is the address of a web portal ({host}), not of a resource.",
+            phase="prepare",
+            hint="Copy 'Endpoint' from the resource's 'Keys and Endpoint' page: https://<resource>.openai.azure.com",
+        )
+    if host and "." not in host and ":" not in host and not is_loopback(host):
+        raise InvalidEndpointError(
+            f"{name} is {url[:80]!r}, which is a resource's name rather than its address.",
+            phase="prepare",
+            hint=f"Write https://{host}.openai.azure.com",
+        )
+    endpoint, query_text = parse_endpoint(url, name=name, allow_insecure=allow_insecure)
+    pasted = parse_qs(query_text).get("api-version", [None])[0]
+    base = endpoint.base_path
+    deployment = None
+    says_v1 = False
+    if target := _TARGET.fullmatch(base):
+        base, deployment = target["base"], unquote(target["deployment"])
+    elif "/openai/v1" in f"{base}/":
+        base, says_v1 = base.partition("/openai/v1")[0], True
+    elif base.endswith("/openai"):
+        base = base.removesuffix("/openai")
+    endpoint = Endpoint(endpoint.origin, base)
+    version = api_version or pasted or (None if says_v1 else configured_version)
+    if version in _VERSIONLESS and deployment is None:
+        query = (("api-version", "preview"),) if version == "preview" else ()
+        return AzureSurface(endpoint=endpoint, api_version=None, query=query)
+    if version is None and deployment is None:
+        return AzureSurface(endpoint=endpoint, api_version=None)
+    if says_v1:
+        raise ConfigurationError(
+            f"{name} ends in /openai/v1, which takes no dated version, and api_version={version!r} was given.",
+            phase="prepare",
+            hint="Leave api_version out, or give the endpoint without /openai/v1.",
+        )
+    if version is None or not _VERSION.fullmatch(version):
+        raise ConfigurationError(
+            f"api_version={version!r} is not a version of the Azure OpenAI API.",
+            phase="prepare",
+            hint="Use a date such as '2024-10-21' (or '2025-04-01-preview'), or 'v1'.",
+        )
+    return AzureSurface(
+        endpoint=endpoint, api_version=version, query=(("api-version", version),), deployment=deployment
+    )

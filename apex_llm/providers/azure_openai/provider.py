@@ -1,0 +1,368 @@
+"""The Azure OpenAI provider: deployments by dated path or v1 body, a key or an Entra token."""
+
+from __future__ import annotations
+
+__all__ = ["AzureOpenAIProvider"]
+
+import logging
+import os
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, cast
+from urllib.parse import urlsplit
+
+import msgspec
+
+from apex_llm.codecs.azure_failures import azure_failure
+from apex_llm.codecs.chat.openai_chat import OpenAIChatCodec, profile_for
+from apex_llm.codecs.failures import unexpected_content
+from apex_llm.codecs.framing import SseFraming
+from apex_llm.credentials.azure import AzureCredentials, azure_credentials
+from apex_llm.credentials.manager import credentials_from_manager
+from apex_llm.errors import (
+    ApexLlmError,
+    ConfigurationError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    PermissionDeniedError,
+    RequestError,
+    UnknownModelError,
+)
+from apex_llm.providers.azure_openai.endpoints import AzureSurface, azure_surface
+from apex_llm.providers.azure_openai.listings import (
+    DEPLOYMENTS_VERSION,
+    MANAGEMENT_SCOPE,
+    MANAGEMENT_VERSION,
+    MODELS_VERSION,
+    read_base_models,
+    read_data_plane_deployments,
+    read_managed_deployments,
+)
+from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
+from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route, read_body
+from apex_llm.providers.endpoints import parse_endpoint, path_segment
+from apex_llm.transport.authenticate import BearerAuthentication, HeaderKeyAuthentication
+from apex_llm.transport.limits import Limits
+from apex_llm.transport.observe import Observer
+from apex_llm.transport.retry import RetryStrategy
+from apex_llm.types.http import Headers, HttpRequest, Timeout
+from apex_llm.types.models import ModelInfo
+from apex_llm.types.requests import ChatRequest
+from apex_llm.types.responses import ChatResponse
+from apex_llm.types.secrets import Secret
+from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
+
+_logger = logging.getLogger("apex_llm.azure_openai")
+
+_SSE: Final = "text/event-stream"
+_DEPLOYMENT_HINT: Final = "Pass the name of a deployment, as the portal lists it; it is not the model's name."
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What the first call found out."""
+
+    surface: AzureSurface
+    plane: Plane
+    credentials: AzureCredentials
+
+
+class AzureOpenAIProvider(BaseLlmProvider):
+    """Deployments of an Azure OpenAI or Foundry resource.
+
+    Args:
+        api_key_manager: Holds credentials under ``azure_openai``; asked when no explicit ones are given.
+        api_base: The resource's endpoint, in any form that the portal shows. Else the manager's, or
+            ``AZURE_OPENAI_ENDPOINT``.
+        api_version: A dated version chooses the deployments surface, ``"v1"`` the v1 surface. Else the manager's,
+            ``OPENAI_API_VERSION``; without any, v1.
+        plugin: Ask the manager in this plugin's name, so that its permissions are checked.
+        api_key: The resource's key. Else ``AZURE_OPENAI_API_KEY``.
+        azure_ad_token: An Entra token, as text. Else ``AZURE_OPENAI_AD_TOKEN``.
+        azure_ad_token_provider: A callback, sync or async, that gives an Entra token.
+        credential: An object with ``get_token``, sync or async, such as those of azure-identity, or one of ours.
+        default_deployment: For calls that name none.
+        api: ``"auto"`` or ``"chat"``: chat completions.
+        resource_id: ``/subscriptions/…/accounts/…``, for listing deployments through the management plane.
+        deployments: Which model stands behind a deployment: ``{"my-deployment": "gpt-5-mini"}``. Learned otherwise.
+        http_client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to send with; stays yours to close.
+        timeout: Seconds for a whole call, or a ``Timeout``.
+        retry: A ``RetryPolicy``; ``None`` switches retries off.
+        limits: Shared with other providers that are given the same object.
+        ssl_context: For private certificate authorities or client certificates.
+        observers: Told of every attempt.
+        trust_env: Whether ``HTTP_PROXY`` and its kin are honoured.
+        allow_insecure: Whether ``http://`` may leave this machine.
+
+    Raises:
+        ConfigurationError: The arguments contradict each other, or the endpoint cannot be used.
+    """
+
+    name: ClassVar[str] = "azure_openai"
+
+    def __init__(
+        self,
+        api_key_manager: Any = None,
+        api_base: str | None = None,
+        api_version: str | None = None,
+        *,
+        plugin: str | None = None,
+        api_key: str | Secret | None = None,
+        azure_ad_token: str | Secret | None = None,
+        azure_ad_token_provider: Any = None,
+        credential: Any = None,
+        default_deployment: str | None = None,
+        api: Literal["auto", "chat"] = "auto",
+        resource_id: str | None = None,
+        deployments: Mapping[str, str] | None = None,
+        http_client: Any = None,
+        timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
+        retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
+        limits: Limits | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        observers: Sequence[Observer] = (),
+        trust_env: bool = True,
+        allow_insecure: bool = False,
+    ) -> None:
+        super().__init__(default_model=default_deployment, timeout=timeout, retry=retry, limits=limits)
+        explicit = {
+            "api_key": api_key,
+            "azure_ad_token": azure_ad_token,
+            "azure_ad_token_provider": azure_ad_token_provider,
+            "credential": credential,
+        }
+        given = [name for name, value in explicit.items() if value is not None]
+        if len(given) > 1:
+            raise ConfigurationError(
+                f"{' and '.join(given)} were given together.",
+                phase="prepare",
+                provider=self.name,
+                hint="Give one: a key, or one way to an Entra token.",
+            )
+        if api not in {"auto", "chat"}:
+            raise ConfigurationError(f"api={api!r} is not known.", provider=self.name, hint="Use 'auto' or 'chat'.")
+        self._explicit = explicit if given else {}
+        self._manager = api_key_manager
+        self._plugin = plugin
+        self._api_base = api_base
+        self._api_version = api_version
+        self._resource_id = resource_id
+        self._allow_insecure = allow_insecure
+        environ = dict(os.environ)
+        if api_base is not None or (api_key_manager is None and environ.get("AZURE_OPENAI_ENDPOINT")):
+            self._surface(api_base, api_version, environ)  # only to refuse early what cannot be used
+        self._backend = Backend(
+            http_client=http_client,
+            trust_env=trust_env,
+            environ=environ,
+            ssl_context=ssl_context,
+            observers=observers,
+            failure=_failure,
+            unexpected=_unexpected,
+            expected_content_type=_expected_content_type,
+        )
+        # Shared with copies made by with_options(), so that what is learned is learned once.
+        self._memory: dict[str, _Ready] = {}
+        self._models: dict[str, str] = dict(deployments or {})
+        self._refused: dict[str, frozenset[str]] = {}
+
+    @property
+    def default_deployment(self) -> str | None:
+        """The deployment of calls that name none."""
+        return self.default_model
+
+    async def aclose(self) -> None:
+        """Close all connections. The provider can be used again afterwards; it connects anew."""
+        await self._backend.aclose()
+        self._memory.clear()
+
+    # Set-up ----------------------------------------------------------------------------------
+
+    def _surface(self, base: str | None, version: str | None, environ: Mapping[str, str]) -> AzureSurface:
+        url = base or environ.get("AZURE_OPENAI_ENDPOINT")
+        if not url:
+            raise ConfigurationError(
+                "No Azure OpenAI endpoint was given.",
+                phase="prepare",
+                provider=self.name,
+                hint="Pass api_base='https://<resource>.openai.azure.com', or set AZURE_OPENAI_ENDPOINT.",
+            )
+        return azure_surface(
+            url,
+            api_version=version,
+            configured_version=environ.get("OPENAI_API_VERSION") or environ.get("AZURE_OPENAI_API_VERSION"),
+            name="api_base" if base else "AZURE_OPENAI_ENDPOINT",
+            allow_insecure=self._allow_insecure,
+        )
+
+    async def _ready(self) -> _Ready:
+        return self._memory.get("ready") or await self._set_up()
+
+    async def _plane(self) -> Plane:
+        return (await self._ready()).plane
+
+    async def _set_up(self) -> _Ready:
+        environ = self._backend.environ
+        kept: Mapping[str, Any] = {}
+        manager_source = None
+        if self._manager is not None and not self._explicit:
+            manager_source = credentials_from_manager(self._manager, "azure_openai", plugin=self._plugin)
+            kept = await manager_source.settings()
+        surface = self._surface(
+            self._api_base or kept.get("api_base"), self._api_version or kept.get("api_version"), environ
+        )
+        self.default_model = self.default_model or kept.get("default_deployment") or surface.deployment
+        credentials = azure_credentials(
+            **self._explicit,
+            manager=manager_source,
+            environ=environ,
+            send=self._backend.fetch,
+        )
+        endpoint = surface.endpoint
+        authentication: Authentication
+        if credentials.kind == "api-key":
+            authentication = HeaderKeyAuthentication(credentials.source, origin=endpoint.origin)
+        else:
+            authentication = BearerAuthentication(credentials.source, origin=endpoint.origin)
+        plane = Plane(endpoint, self._backend.stack(endpoint, authentication), authentication.recover)
+        # Several calls may have got here at once; the first one's result is everybody's.
+        return self._memory.setdefault("ready", _Ready(surface, plane, credentials))
+
+    async def _check_credentials(self, plane: Plane) -> None:
+        await (await self._ready()).credentials.source.get()
+
+    # Routing ---------------------------------------------------------------------------------
+
+    def _resolve_now(self, request: ChatRequest) -> Resolved | None:
+        name = request.model.removeprefix("azure:").removeprefix("azure/")
+        if name.startswith(("bedrock:", "bedrock/")):
+            raise UnknownModelError(
+                f"{request.model!r} is a model on Bedrock.", phase="prepare", hint="Use BedrockProvider."
+            )
+        return Resolved(name, self._models.get(name, ""))
+
+    def _route(self, plane: Plane, resolved: Resolved, request: ChatRequest, *, stream: bool) -> Route:
+        surface = self._memory["ready"].surface
+        profile = profile_for(surface.api_version, resolved.family or None)
+        codec = OpenAIChatCodec(profile.without(self._refused.get(resolved.model, frozenset())))
+        segment = path_segment(resolved.model, what="deployment", hint=_DEPLOYMENT_HINT)
+        if "/" in resolved.model:
+            raise InvalidRequestError(
+                f"The deployment contains a slash ({resolved.model[:80]!r}).", phase="prepare", hint=_DEPLOYMENT_HINT
+            )
+        if request.model != resolved.model:
+            request = msgspec.structs.replace(request, model=resolved.model)
+        body, warnings = codec.encode(request, stream=stream)
+        path = "/chat/completions" if surface.is_v1 else f"/deployments/{segment}/chat/completions"
+        headers = [("content-type", "application/json"), ("accept", _SSE if stream else "application/json")]
+        outgoing = HttpRequest(
+            method="POST",
+            origin=plane.endpoint.origin,
+            target=surface.root + path + query_string(*surface.query, *(request.extra_query or {}).items()),
+            headers=merge_headers(headers, request.extra_headers),
+            body=body,
+            stream=stream,
+            timeout=request.timeout,
+            operation="chat-stream" if stream else "chat",
+            model=resolved.model,
+        )
+        return Route(outgoing, codec, SseFraming, warnings)
+
+    def _learn(self, resolved: Resolved, error: InvalidRequestError) -> bool:
+        """Services say which parameter a deployment refuses; the next request leaves it out."""
+        refused = cast("str | None", getattr(error, "param", None))
+        known = self._refused.get(resolved.model, frozenset())
+        if refused not in {"max_tokens", "max_completion_tokens", "stream_options"} or refused in known:
+            return False
+        self._refused[resolved.model] = known | {refused}
+        return True
+
+    def _learn_from_answer(self, resolved: Resolved, answer: ChatResponse) -> None:
+        if answer.model and resolved.model not in self._models:
+            self._models[resolved.model] = answer.model
+
+    # Listings --------------------------------------------------------------------------------
+
+    async def _list_models(self) -> list[ModelInfo]:
+        ready = await self._ready()
+        base = ready.surface.endpoint.base_path
+        try:
+            query = query_string(("api-version", DEPLOYMENTS_VERSION))
+            body = await self._get(ready.plane, f"{base}/openai/deployments{query}", operation="list-deployments")
+            return self._remember(read_data_plane_deployments(body))
+        except RequestError as error:
+            _logger.info("the data plane does not list deployments here: %s", error.code)
+        if self._resource_id is not None:
+            try:
+                return self._remember(await self._managed_deployments(self._resource_id))
+            except (RequestError, ConfigurationError) as error:
+                _logger.info("the management plane did not list deployments: %s", error.code)
+        if ready.surface.is_v1:
+            target = f"{ready.surface.root}/models{query_string(*ready.surface.query)}"
+        else:
+            target = f"{base}/openai/models{query_string(('api-version', MODELS_VERSION))}"
+        return read_base_models(await self._get(ready.plane, target, operation="list-models"))
+
+    def _remember(self, models: list[ModelInfo]) -> list[ModelInfo]:
+        for model in models:
+            if model.base_model:
+                self._models.setdefault(model.id, model.base_model)
+        return models
+
+    async def _managed_deployments(self, resource_id: str) -> list[ModelInfo]:
+        credentials = azure_credentials(
+            **self._explicit, environ=self._backend.environ, send=self._backend.fetch, scope=MANAGEMENT_SCOPE
+        )
+        host = self._backend.environ.get("AZURE_RESOURCE_MANAGER_URL") or "https://management.azure.com"
+        endpoint, _ = parse_endpoint(host, name="The management endpoint", allow_insecure=self._allow_insecure)
+        authentication = BearerAuthentication(credentials.source, origin=endpoint.origin)
+        plane = Plane(endpoint, self._backend.stack(endpoint, authentication), authentication.recover)
+        target = (
+            f"{endpoint.base_path}/{resource_id.strip('/')}/deployments"
+            f"{query_string(('api-version', MANAGEMENT_VERSION))}"
+        )
+        models: list[ModelInfo] = []
+        while True:
+            page, following = read_managed_deployments(await self._get(plane, target, operation="list-deployments"))
+            models += page
+            if not following:
+                return models
+            parts = urlsplit(following)  # only the path is followed: the host stays the one that was checked
+            target = f"{parts.path}?{parts.query}"
+
+    async def _get_deployment_model(self, deployment_id: str) -> str | None:
+        """The model behind a deployment, or ``None`` where neither a listing nor an answer has told it."""
+        if deployment_id not in self._models:
+            try:
+                await self._list_models()
+            except (PermissionDeniedError, ModelNotFoundError, InvalidRequestError):
+                return None
+        return self._models.get(deployment_id)
+
+    async def _get(self, plane: Plane, target: str, *, operation: str) -> bytes:
+        request = HttpRequest(
+            method="GET",
+            origin=plane.endpoint.origin,
+            target=target,
+            headers=(("accept", "application/json"),),
+            timeout=self._timeout,
+            operation=operation,
+        )
+
+        async def understand(outgoing: HttpRequest) -> bytes:
+            return await read_body(await plane.send(outgoing))
+
+        return await self._attempts(plane, request, self._deadline(self._timeout), understand)
+
+
+def _failure(status: int, headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
+    return azure_failure(status, headers, body, model=request.model or None)
+
+
+def _expected_content_type(request: HttpRequest) -> str | None:
+    return _SSE if request.stream else None
+
+
+def _unexpected(headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
+    return unexpected_content(headers, body, expected=_SSE if request.stream else "application/json")

@@ -1,0 +1,129 @@
+"""What a provider and its ``with_options`` copies share: senders, and the layers in front of them."""
+
+from __future__ import annotations
+
+__all__ = ["Authentication", "Backend", "merge_headers", "query_string"]
+
+import re
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from apex_llm.errors import ApexLlmError, InvalidRequestError
+from apex_llm.providers.endpoints import Endpoint, is_metadata
+from apex_llm.transport.classify import ClassifyLayer
+from apex_llm.transport.http11_sender import Http11Sender
+from apex_llm.transport.observe import ObserveLayer, Observer
+from apex_llm.transport.pipeline import compose
+from apex_llm.transport.select import Sender, sender_for
+from apex_llm.types.http import Headers, HttpRequest, HttpResponse, Layer, Origin, Send
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = frozenset(
+    {"authorization", "api-key", "connection", "content-length", "host", "transfer-encoding", "x-amz-date"}
+)
+
+
+class Authentication(Protocol):
+    """A layer that signs or adds a key, and can renew what it uses."""
+
+    def __call__(self, request: HttpRequest, send: Send, /) -> Awaitable[HttpResponse]:
+        """Send ``request`` with credentials."""
+        ...
+
+    async def recover(self, error: ApexLlmError) -> bool:
+        """Whether something was renewed that makes another attempt worth it."""
+        ...
+
+
+class Backend:
+    """Connections of one provider. Safe to use from one event loop after another."""
+
+    def __init__(
+        self,
+        *,
+        http_client: Any,
+        trust_env: bool,
+        environ: Mapping[str, str],
+        ssl_context: ssl.SSLContext | None,
+        observers: Sequence[Observer],
+        failure: Callable[[int, Headers, bytes, HttpRequest], ApexLlmError],
+        unexpected: Callable[[Headers, bytes, HttpRequest], ApexLlmError],
+        expected_content_type: Callable[[HttpRequest], str | None],
+    ) -> None:
+        self.environ = environ
+        self._http_client = http_client
+        self._trust_env = trust_env
+        self._ssl_context = ssl_context
+        self._observe = ObserveLayer(*observers)
+        self._classify = ClassifyLayer(failure, unexpected=unexpected, expected_content_type=expected_content_type)
+        self._senders: dict[Origin, Sender] = {}
+        self._metadata: Http11Sender | None = None
+
+    def sender(self, origin: Origin) -> Sender:
+        """The sender for one origin, made at its first use."""
+        sender = self._senders.get(origin)
+        if sender is None:
+            sender = sender_for(
+                origin,
+                http_client=self._http_client,
+                trust_env=self._trust_env,
+                environ=self.environ,
+                ssl_context=self._ssl_context,
+            )
+            self._senders[origin] = sender
+        return sender
+
+    async def fetch(self, request: HttpRequest) -> HttpResponse:
+        """Send without any layer: how credentials are got from metadata services and token endpoints."""
+        if is_metadata(request.origin.host):
+            if self._metadata is None:
+                self._metadata = Http11Sender(allow_link_local=True)
+            return await self._metadata(request)
+        return await self.sender(request.origin)(request)
+
+    def stack(self, endpoint: Endpoint, authentication: Authentication, *more: Layer) -> Send:
+        """All layers over the sender of one endpoint: observe, classify, ``more``, authenticate, send."""
+        return compose([self._observe, self._classify, *more, authentication], self.sender(endpoint.origin))
+
+    async def aclose(self) -> None:
+        """Close every connection that we opened; a client that the caller gave stays open."""
+        senders: list[Sender] = list(self._senders.values())
+        if self._metadata is not None:
+            senders.append(self._metadata)
+        self._senders, self._metadata = {}, None
+        for sender in senders:
+            await sender.aclose()
+
+
+def merge_headers(headers: Sequence[tuple[str, str]], extra: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    """Headers with the caller's own put in, which replace ours of the same name.
+
+    Raises:
+        InvalidRequestError: A name or value that no header may have, or a header that only we may set.
+    """
+    if not extra:
+        return tuple(headers)
+    added: dict[str, str] = {}
+    for name, value in extra.items():
+        lower = name.lower()
+        if lower in _OURS:
+            raise InvalidRequestError(
+                f"extra_headers may not set {lower!r}.",
+                phase="prepare",
+                hint="Credentials, host and length are set by the provider; pass credentials to its constructor.",
+            )
+        if not _TOKEN.fullmatch(name) or any(character in value for character in "\r\n\0"):
+            raise InvalidRequestError(
+                f"extra_headers has a name or value that no HTTP header may have ({name[:40]!r}).", phase="prepare"
+            )
+        added[lower] = value
+    return (*((name, value) for name, value in headers if name not in added), *added.items())
+
+
+def query_string(*pairs: tuple[str, str]) -> str:
+    """``?a=1&b=2`` with a space as ``%20``, as signatures want it; ``""`` without pairs."""
+    if not pairs:
+        return ""
+    return "?" + "&".join(f"{quote(name, safe='-._~')}={quote(value, safe='-._~')}" for name, value in pairs)

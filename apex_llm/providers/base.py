@@ -1,0 +1,451 @@
+"""What every provider is, and the one algorithm that every call goes through.
+
+A call is resolved (what does the caller's model name stand for?), routed (which request, in
+which format?), and attempted: sent and understood, again where the failure allows it. A
+provider supplies the hooks ``_ready``, ``_resolve``, ``_route`` and ``_list_models``; it knows
+nothing of retries, deadlines or streams.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BaseLlmProvider", "Plane", "Resolved", "Route"]
+
+import asyncio
+import copy
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, TypeVar, Unpack, cast
+
+import msgspec
+
+from apex_llm.codecs.base import ChatCodec
+from apex_llm.errors import ApexLlmError, ConfigurationError, ContentFilteredError, InvalidRequestError
+from apex_llm.providers.endpoints import Endpoint
+from apex_llm.streaming import EventStream, Exchange, TextStream, open_exchange, request_id_of
+from apex_llm.transport.limits import Limits
+from apex_llm.transport.retry import RetryPolicy, RetryStrategy, run_attempts
+from apex_llm.types.coerce import (
+    as_messages,
+    as_stop,
+    as_timeout,
+    as_tool_choice,
+    as_tools,
+    reject_unknown_options,
+)
+from apex_llm.types.http import Framing, HttpRequest, HttpResponse, Send, Timeout
+from apex_llm.types.messages import Message
+from apex_llm.types.models import ModelInfo
+from apex_llm.types.requests import ChatOptions, ChatRequest, TextOptions
+from apex_llm.types.responses import ChatResponse, FinishReason
+from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
+
+T = TypeVar("T")
+
+_REASONING_SECONDS = 300.0
+_BLOCKED = (FinishReason.CONTENT_FILTER, FinishReason.GUARDRAIL)
+_MAX_BODY = 256 * 1024 * 1024
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """What a caller's model name stands for."""
+
+    model: str
+    """The id, ARN or deployment that goes on the wire."""
+    family: str
+    """The id by which the model's abilities are known; the same as ``model`` where nothing better is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One address of a service with everything between us and it: layers, credentials, sender."""
+
+    endpoint: Endpoint
+    send: Send
+    recover: Callable[[ApexLlmError], Awaitable[bool]]
+    """Whether something was renewed (credentials, clock) that makes one more attempt worth it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """All that a provider knows of one call, as a value that a test can compare."""
+
+    request: HttpRequest
+    codec: ChatCodec
+    framing: Callable[[], Framing]
+    warnings: tuple[str, ...] = ()
+
+
+class BaseLlmProvider(ABC):
+    """One cloud's models behind the methods that all clouds share.
+
+    Use it as ``async with provider: ...``, or call ``aclose()`` when done. An instance may be
+    used by any number of tasks at once, and by one event loop after another.
+    """
+
+    name: ClassVar[str]
+    """``"bedrock"`` or ``"azure_openai"``."""
+
+    def __init__(
+        self,
+        *,
+        default_model: str | None = None,
+        timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
+        retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
+        limits: Limits | None = None,
+    ) -> None:
+        self.default_model = default_model
+        self._timeout = as_timeout(timeout, Timeout())
+        self._timeout_chosen = isinstance(timeout, Timeout) or timeout is None
+        self._retry = RetryPolicy() if isinstance(retry, NotGiven) else retry
+        self.limits = limits if limits is not None else Limits()
+        """What is shared between calls: the retry quota. Give several providers the same one to share it."""
+
+    # Life ------------------------------------------------------------------------------------
+
+    async def initialize(self) -> None:
+        """Find region, endpoint and credentials now rather than at the first call.
+
+        Raises:
+            ConfigurationError: Something is missing or contradictory; the message names each source tried.
+        """
+        plane = await self._plane()
+        await self._check_credentials(plane)
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close all connections. The provider can be used again afterwards; it connects anew."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
+        retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
+    ) -> Self:
+        """The same provider with other defaults; connections, credentials and limits are shared.
+
+        Args:
+            timeout: Seconds in all, or a ``Timeout``; ``None`` waits for ever.
+            retry: A policy; ``None`` switches retries off.
+        """
+        other = copy.copy(self)
+        if not isinstance(timeout, NotGiven):
+            other._timeout = as_timeout(timeout, self._timeout)
+            other._timeout_chosen = isinstance(timeout, Timeout) or timeout is None
+        if not isinstance(retry, NotGiven):
+            other._retry = retry
+        return other
+
+    # Calls -----------------------------------------------------------------------------------
+
+    async def get_available_models(self) -> list[ModelInfo]:
+        """Everything that can be called now: models, profiles, deployments. ``source`` says who listed it."""
+        return await self._list_models()
+
+    async def generate_text(
+        self,
+        prompt: str,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        **options: Unpack[TextOptions],
+    ) -> str:
+        """The model's answer to one prompt, as text.
+
+        Args:
+            prompt: What to answer.
+            model: Model id, alias or (on Azure) deployment; ``default_model`` when left out.
+            max_tokens: The most tokens to write. An answer that is cut there is returned as it is.
+            temperature: 0 for the likeliest words, higher for more variety.
+            **options: See ``TextOptions``.
+
+        Raises:
+            ContentFilteredError: The prompt or the answer was blocked.
+            ApexLlmError: Anything else; see ``apex_llm.errors``.
+        """
+        request = self._request("generate_text", prompt, model, options, max_tokens, temperature)
+        response = await self._chat(request)
+        if response.finish_reason in _BLOCKED:
+            raise self._blocked(response)
+        return response.text
+
+    def generate_text_stream(
+        self,
+        prompt: str,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        **options: Unpack[TextOptions],
+    ) -> TextStream:
+        """The model's answer to one prompt, piece by piece as it is written.
+
+        Arguments as ``generate_text``. Nothing is sent before ``async with`` or the first ``async for``.
+        """
+        request = self._request("generate_text_stream", prompt, model, options, max_tokens, temperature)
+        opening = _Opening(self, request)
+        return TextStream(
+            opening.open,
+            provider=self.name,
+            model=request.model,
+            request_warnings=opening.warnings,
+            blocked=self._blocked,
+        )
+
+    async def chat(
+        self,
+        messages: str | Message | Mapping[str, Any] | Iterable[Message | Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> ChatResponse:
+        """The model's turn in a conversation.
+
+        Args:
+            messages: ``Message`` values or OpenAI-style dictionaries, oldest first; a string is one user message.
+            model: Model id, alias or (on Azure) deployment; ``default_model`` when left out.
+            **options: See ``ChatOptions``.
+        """
+        return await self._chat(self._request("chat", messages, model, options))
+
+    def chat_stream(
+        self,
+        messages: str | Message | Mapping[str, Any] | Iterable[Message | Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> EventStream:
+        """The model's turn in a conversation, event by event as it is written.
+
+        Arguments as ``chat``. Nothing is sent before ``async with`` or the first ``async for``.
+        """
+        request = self._request("chat_stream", messages, model, options)
+        opening = _Opening(self, request)
+        return EventStream(opening.open, provider=self.name, model=request.model, request_warnings=opening.warnings)
+
+    # Hooks -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def _plane(self) -> Plane:
+        """The plane that models are called on, set up at the first use and remembered."""
+
+    @abstractmethod
+    async def _check_credentials(self, plane: Plane) -> None:
+        """Get the credentials once, so that missing ones are an error of the set-up."""
+
+    def _resolve_now(self, request: ChatRequest) -> Resolved | None:
+        """What is known without I/O; ``None`` sends the question to ``_resolve``."""
+        return Resolved(request.model, request.model)
+
+    async def _resolve(self, request: ChatRequest) -> Resolved:
+        """What the caller's model name stands for, asked of the service where need be, and remembered."""
+        return Resolved(request.model, request.model)
+
+    @abstractmethod
+    def _route(self, plane: Plane, resolved: Resolved, request: ChatRequest, *, stream: bool) -> Route:
+        """The request and the format for one call. Pure."""
+
+    def _learn(self, resolved: Resolved, error: InvalidRequestError) -> bool:
+        """Whether a refusal taught something, so that routing again gives another request; tried once."""
+        return False
+
+    def _learn_from_answer(self, resolved: Resolved, answer: ChatResponse) -> None:  # noqa: B027
+        """Remember what an answer tells about the model behind a name."""
+
+    @abstractmethod
+    async def _list_models(self) -> list[ModelInfo]:
+        """What ``get_available_models`` gives."""
+
+    # The one algorithm -----------------------------------------------------------------------
+
+    def _request(
+        self,
+        method: str,
+        messages: str | Message | Mapping[str, Any] | Iterable[Message | Mapping[str, Any]],
+        model: str | None,
+        options: TextOptions | ChatOptions,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> ChatRequest:
+        given = cast("Mapping[str, Any]", options)
+        if given:
+            reject_unknown_options(given, method=method)
+        max_tokens = given.get("max_tokens", max_tokens)
+        if max_tokens is not None and max_tokens < 1:
+            raise InvalidRequestError(
+                f"max_tokens={max_tokens} leaves no room for an answer.", phase="prepare", hint="Use 1 or more."
+            )
+        timeout = as_timeout(given.get("timeout", NOT_GIVEN), self._timeout)
+        effort = given.get("reasoning_effort")
+        if effort not in {None, "none"} and not self._timeout_chosen and not isinstance(given.get("timeout"), Timeout):
+            timeout = msgspec.structs.replace(timeout, first_byte=_REASONING_SECONDS, idle=_REASONING_SECONDS)
+        tools = as_tools(given.get("tools"))
+        return ChatRequest(
+            model=self._model_name(model, given.get("deployment_id")),
+            messages=as_messages(messages, system=given.get("system")),
+            max_tokens=max_tokens,
+            temperature=given.get("temperature", temperature),
+            top_p=given.get("top_p"),
+            top_k=given.get("top_k"),
+            stop=as_stop(given.get("stop")),
+            seed=given.get("seed"),
+            tools=tools,
+            tool_choice=as_tool_choice(given.get("tool_choice"), tools),
+            parallel_tool_calls=given.get("parallel_tool_calls"),
+            response_format=given.get("response_format"),
+            reasoning_effort=effort,
+            metadata=given.get("metadata"),
+            extra_body=given.get("extra_body"),
+            extra_headers=given.get("extra_headers"),
+            extra_query=given.get("extra_query"),
+            timeout=timeout,
+        )
+
+    def _model_name(self, model: str | None, deployment_id: str | None) -> str:
+        if model is not None and deployment_id is not None and model != deployment_id:
+            raise InvalidRequestError(
+                f"model={model!r} and deployment_id={deployment_id!r} mean the same and differ.",
+                phase="prepare",
+                hint="Give one of them.",
+            )
+        name = model or deployment_id or self.default_model
+        if not name:
+            raise ConfigurationError(
+                f"{type(self).__name__} was not told which model to use.",
+                phase="prepare",
+                provider=self.name,
+                hint="Pass model=..., or give the provider a default when it is made.",
+            )
+        return name
+
+    async def _chat(self, request: ChatRequest) -> ChatResponse:
+        deadline = self._deadline(request.timeout)
+        plane = await self._plane()
+        resolved = self._resolve_now(request) or await self._resolve(request)
+        route = self._route(plane, resolved, request, stream=False)
+
+        async def understand(outgoing: HttpRequest) -> ChatResponse:
+            response = await plane.send(outgoing)
+            body = await read_body(response)
+            answer = route.codec.decode(body)
+            self._learn_from_answer(resolved, answer)
+            return msgspec.structs.replace(
+                answer,
+                model=answer.model or resolved.model,
+                request_id=request_id_of(response),
+                attempts=outgoing.attempt,
+                warnings=(*route.warnings, *answer.warnings),
+            )
+
+        try:
+            return await self._attempts(plane, route.request, deadline, understand)
+        except InvalidRequestError as error:
+            if not self._learn(resolved, error):
+                raise
+        route = self._route(plane, resolved, request, stream=False)
+        return await self._attempts(plane, route.request, deadline, understand)
+
+    async def _attempts(
+        self,
+        plane: Plane,
+        request: HttpRequest,
+        deadline: float | None,
+        understand: Callable[[HttpRequest], Awaitable[T]],
+    ) -> T:
+        """Make attempts at ``request`` until one is understood or the policy gives up."""
+        policy = self._retry
+        most = 1 if policy is None else policy.max_attempts
+        invocation_id = str(uuid.uuid4())
+
+        def attempt(number: int) -> Awaitable[T]:
+            return understand(
+                msgspec.structs.replace(
+                    request, attempt=number, max_attempts=most, deadline=deadline, invocation_id=invocation_id
+                )
+            )
+
+        try:
+            return await run_attempts(
+                attempt,
+                policy=policy,
+                quota=self.limits,
+                key=(request.origin.authority, request.model),
+                deadline=deadline,
+                recover=plane.recover,
+            )
+        except ApexLlmError as error:
+            error.provider = error.provider or self.name
+            error.model = error.model or request.model
+            raise
+
+    async def _open(self, request: ChatRequest, on_route: Callable[[Route], None]) -> Exchange:
+        deadline = self._deadline(request.timeout)
+        plane = await self._plane()
+        resolved = self._resolve_now(request) or await self._resolve(request)
+        route = self._route(plane, resolved, request, stream=True)
+        on_route(route)
+
+        def understand(outgoing: HttpRequest) -> Awaitable[Exchange]:
+            return open_exchange(plane.send, outgoing, framing=route.framing, decoder=route.codec.stream_decoder)
+
+        try:
+            return await self._attempts(plane, route.request, deadline, understand)
+        except InvalidRequestError as error:
+            if not self._learn(resolved, error):
+                raise
+        route = self._route(plane, resolved, request, stream=True)
+        on_route(route)
+        return await self._attempts(plane, route.request, deadline, understand)
+
+    @staticmethod
+    def _deadline(timeout: Timeout) -> float | None:
+        return None if timeout.total is None else asyncio.get_running_loop().time() + timeout.total
+
+    def _blocked(self, response: ChatResponse) -> ContentFilteredError:
+        found = response.extra.get("content_filtered") or ()
+        categories = sorted({category for item in found for category in item["categories"]})
+        return ContentFilteredError(
+            f"The answer was blocked by the provider ({response.raw_finish_reason}).",
+            categories=categories,
+            where="completion",
+            provider=self.name,
+            model=response.model,
+            request_id=response.request_id,
+            attempts=response.attempts,
+            partial=response,
+            hint="What had been written is in .partial. Rephrase, or change the filter or guardrail.",
+        )
+
+
+class _Opening:
+    """How one stream will be opened; keeps the warnings that routing it gave."""
+
+    __slots__ = ("_provider", "_request", "_route")
+
+    def __init__(self, provider: BaseLlmProvider, request: ChatRequest) -> None:
+        self._provider = provider
+        self._request = request
+        self._route: Route | None = None
+
+    async def open(self) -> Exchange:
+        return await self._provider._open(self._request, self._keep)  # pyright: ignore[reportPrivateUsage]
+
+    def _keep(self, route: Route) -> None:
+        self._route = route
+
+    def warnings(self) -> tuple[str, ...]:
+        return self._route.warnings if self._route else ()
+
+
+async def read_body(response: HttpResponse) -> bytes:
+    """The whole body of an answer that is not streamed; the connection goes back to its pool."""
+    try:
+        return await response.read_all(limit=_MAX_BODY)
+    finally:
+        response.close()

@@ -1,0 +1,98 @@
+"""What a caller's model name stands for on Bedrock.
+
+Short names point at current models, through the inference profile of the region where the
+model needs one. Every other name is sent as it was written. The table is data: pass
+``aliases={...}`` to a provider to change it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ALIASES", "is_opaque", "resolve_alias"]
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+
+class Alias(msgspec.Struct, frozen=True):
+    """A model, and the geographies for which AWS keeps inference profiles of it."""
+
+    model: str
+    profiles: frozenset[str] = frozenset()
+    """Empty for a model that is called by its own id."""
+
+
+_CLAUDE = Alias("anthropic.claude-sonnet-4-6", frozenset({"us", "eu", "apac", "jp", "au", "global"}))
+_CLAUDE_FAST = Alias("anthropic.claude-haiku-4-5-20251001-v1:0", frozenset({"us", "eu", "apac", "jp", "au", "global"}))
+_LLAMA = Alias("meta.llama3-3-70b-instruct-v1:0", frozenset({"us"}))
+_NOVA = Alias("amazon.nova-2-lite-v1:0", frozenset({"us", "eu", "apac", "jp", "global"}))
+_TITAN_EMBED = Alias("amazon.titan-embed-text-v2:0")
+
+ALIASES: Final[Mapping[str, Alias]] = {
+    "claude": _CLAUDE,
+    "claude-sonnet": _CLAUDE,
+    "claude-instant": _CLAUDE_FAST,
+    "claude-fast": _CLAUDE_FAST,
+    "claude-haiku": _CLAUDE_FAST,
+    "llama": _LLAMA,
+    "llama2": _LLAMA,
+    "llama3": _LLAMA,
+    "titan": _NOVA,
+    "nova": _NOVA,
+    "titan-embed": _TITAN_EMBED,
+    "embed": _TITAN_EMBED,
+}
+"""The plan's names and a few more. Sonnet 4.6 is chosen because it still takes ``temperature``."""
+
+# First the geographies that keep data closest to the region, then the wider ones.
+_GEOGRAPHIES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("us-gov-", ("us-gov",)),
+    ("us-", ("us",)),
+    ("ca-", ("ca", "us")),
+    ("eu-", ("eu",)),
+    ("ap-northeast-1", ("jp", "apac")),
+    ("ap-northeast-3", ("jp", "apac")),
+    ("ap-southeast-2", ("au", "apac")),
+    ("ap-southeast-4", ("au", "apac")),
+    ("ap-", ("apac",)),
+)
+
+
+def resolve_alias(name: str, *, region: str, aliases: Mapping[str, str] | None = None) -> str | None:
+    """The id behind a short name, or ``None`` if it is not one.
+
+    Args:
+        name: As the caller wrote it; case and a ``bedrock:`` in front do not matter.
+        region: Decides on the inference profile: ``us.`` in ``us-east-1``, ``global.`` where no nearer one exists.
+        aliases: The caller's own, which come first and are taken as they are.
+    """
+    if aliases and name in aliases:
+        return aliases[name]
+    alias = ALIASES.get(name.lower())
+    if alias is None:
+        return None
+    for geography in (*_geographies(region), "global"):
+        if geography in alias.profiles:
+            return f"{geography}.{alias.model}"
+    return alias.model
+
+
+def _geographies(region: str) -> tuple[str, ...]:
+    for prefix, geographies in _GEOGRAPHIES:
+        if region.startswith(prefix):
+            return geographies
+    return ()
+
+
+_OPAQUE = (
+    ":application-inference-profile/",
+    ":provisioned-model/",
+    ":custom-model-deployment/",
+    ":imported-model/",
+)
+
+
+def is_opaque(model_id: str) -> bool:
+    """Whether an ARN hides which model stands behind it, so that only the control plane can tell."""
+    return model_id.startswith("arn:") and any(kind in model_id for kind in _OPAQUE)

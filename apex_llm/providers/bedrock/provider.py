@@ -1,0 +1,369 @@
+"""The Bedrock provider: two addresses, SigV4 or a bearer key, and which format for which model."""
+
+from __future__ import annotations
+
+__all__ = ["BedrockProvider"]
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
+
+from apex_llm.codecs.base import ChatCodec
+from apex_llm.codecs.bedrock_failures import bedrock_failure
+from apex_llm.codecs.bedrock_family import vendor
+from apex_llm.codecs.chat.anthropic_messages import AnthropicMessagesCodec
+from apex_llm.codecs.chat.bedrock_converse import BedrockConverseCodec
+from apex_llm.codecs.failures import unexpected_content
+from apex_llm.codecs.framing import ChunkFraming, EventStreamFraming
+from apex_llm.credentials.aws import aws_credentials, aws_region, bedrock_bearer
+from apex_llm.credentials.manager import credentials_from_manager
+from apex_llm.errors import (
+    ApexLlmError,
+    ConfigurationError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    PermissionDeniedError,
+    UnknownModelError,
+)
+from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
+from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route, read_body
+from apex_llm.providers.bedrock.control_plane import LISTINGS, Listing, base_model_of_profile, read_page
+from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, validate_region
+from apex_llm.providers.bedrock.models import is_opaque, resolve_alias
+from apex_llm.providers.endpoints import Endpoint, parse_endpoint, path_segment
+from apex_llm.transport.authenticate import BearerAuthentication, SigV4Authentication
+from apex_llm.transport.limits import Limits
+from apex_llm.transport.observe import Observer
+from apex_llm.transport.retry import RetryStrategy
+from apex_llm.types.http import Framing, Headers, HttpRequest, Timeout
+from apex_llm.types.models import ModelInfo
+from apex_llm.types.requests import ChatRequest
+from apex_llm.types.secrets import CredentialSource, Secret
+from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
+
+_logger = logging.getLogger("apex_llm.bedrock")
+
+_CONVERSE: Final = BedrockConverseCodec()
+_ANTHROPIC: Final = AnthropicMessagesCodec()
+_EVENT_STREAM: Final = "application/vnd.amazon.eventstream"
+_MODEL_HINT: Final = (
+    "Pass a model id such as 'us.anthropic.claude-sonnet-4-6', an inference profile id, an ARN, or an alias: "
+    "claude, nova, llama."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What the first call found out."""
+
+    region: str
+    runtime: Plane
+    control: Plane
+    credentials: CredentialSource[Any]
+
+
+class BedrockProvider(BaseLlmProvider):
+    """Models on AWS Bedrock.
+
+    Args:
+        api_key_manager: Holds credentials under the name ``aws_bedrock``; asked when no explicit ones are given.
+        aws_region: Else the manager's, ``AWS_REGION``, ``AWS_DEFAULT_REGION``, the profile's, ``us-east-1`` (logged).
+        plugin: Ask the manager in this plugin's name, so that its permissions are checked.
+        credentials: A dictionary (``aws_access_key_id``, …), an object with such attributes, a botocore, boto3 or
+            aiobotocore session or credentials, or a callback, sync or async, that gives one of these.
+        bearer_token: A Bedrock API key; excludes ``credentials``. Else ``AWS_BEARER_TOKEN_BEDROCK``.
+        profile: A profile of the shared AWS files; beats keys in the environment.
+        default_model: For calls that name none.
+        endpoint_url: A VPC endpoint, gateway or emulator. Else ``AWS_ENDPOINT_URL_BEDROCK_RUNTIME`` and its kin.
+        api: ``"converse"`` or ``"invoke"`` (the model's native format; Claude only) forces the format; ``"auto"``
+            takes Converse.
+        families: For ARNs that hide their model: ``{"arn:…": "anthropic.claude-sonnet-4-6"}``.
+        aliases: Your own short names for model ids; they come before ours.
+        http_client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to send with; stays yours to close.
+        timeout: Seconds for a whole call, or a ``Timeout``.
+        retry: A ``RetryPolicy``; ``None`` switches retries off.
+        limits: Shared with other providers that are given the same object.
+        ssl_context: For private certificate authorities or client certificates.
+        observers: Told of every attempt.
+        trust_env: Whether ``HTTP_PROXY`` and its kin are honoured.
+        allow_insecure: Whether ``http://`` may leave this machine.
+
+    Raises:
+        ConfigurationError: The arguments contradict each other, or the region or endpoint cannot be used.
+    """
+
+    name: ClassVar[str] = "bedrock"
+
+    def __init__(
+        self,
+        api_key_manager: Any = None,
+        aws_region: str | None = None,
+        *,
+        plugin: str | None = None,
+        credentials: Any = None,
+        bearer_token: str | Secret | None = None,
+        profile: str | None = None,
+        default_model: str | None = None,
+        endpoint_url: str | None = None,
+        api: Literal["auto", "converse", "invoke"] = "auto",
+        families: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        aliases: Mapping[str, str] | None = None,
+        http_client: Any = None,
+        timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
+        retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
+        limits: Limits | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        observers: Sequence[Observer] = (),
+        trust_env: bool = True,
+        allow_insecure: bool = False,
+    ) -> None:
+        super().__init__(default_model=default_model, timeout=timeout, retry=retry, limits=limits)
+        if credentials is not None and bearer_token is not None:
+            raise ConfigurationError(
+                "Both credentials= and bearer_token= were given.",
+                phase="prepare",
+                provider=self.name,
+                hint="Give one: credentials sign with SigV4, a bearer token is a Bedrock API key.",
+            )
+        if api not in {"auto", "converse", "invoke"}:
+            raise ConfigurationError(
+                f"api={api!r} is not known.", provider=self.name, hint="Use 'auto', 'converse' or 'invoke'."
+            )
+        environ = dict(os.environ)
+        if aws_region is not None:
+            validate_region(aws_region)
+        else:
+            for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+                if environ.get(variable):
+                    validate_region(environ[variable], source=variable)
+                    break
+        if endpoint_url is not None:
+            parse_endpoint(endpoint_url, name="endpoint_url", allow_insecure=allow_insecure)
+        self._manager = api_key_manager
+        self._plugin = plugin
+        self._region = aws_region
+        self._credentials = credentials
+        self._bearer_token = bearer_token
+        self._profile = profile
+        self._endpoint_url = endpoint_url
+        self._api = api
+        self._families = dict(families)
+        self._aliases = aliases
+        self._allow_insecure = allow_insecure
+        self._backend = Backend(
+            http_client=http_client,
+            trust_env=trust_env,
+            environ=environ,
+            ssl_context=ssl_context,
+            observers=observers,
+            failure=self._failure,
+            unexpected=_unexpected,
+            expected_content_type=_expected_content_type,
+        )
+        # Shared with copies made by with_options(), so that set-up happens once for all of them.
+        self._memory: dict[str, _Ready] = {}
+
+    async def aclose(self) -> None:
+        """Close all connections. The provider can be used again afterwards; it connects anew."""
+        await self._backend.aclose()
+        self._memory.clear()
+
+    # Set-up ----------------------------------------------------------------------------------
+
+    async def _plane(self) -> Plane:
+        ready = self._memory.get("ready") or await self._set_up()
+        return ready.runtime
+
+    async def _set_up(self) -> _Ready:
+        environ = self._backend.environ
+        kept: Mapping[str, Any] = {}
+        manager_source = None
+        if self._manager is not None and self._credentials is None and self._bearer_token is None:
+            manager_source = credentials_from_manager(self._manager, "aws_bedrock", plugin=self._plugin)
+            kept = await manager_source.settings()
+        region, found_in = await aws_region(
+            self._region or kept.get("aws_region"), environ=environ, profile=self._profile
+        )
+        if found_in == "default":
+            _logger.warning("no AWS region was given or configured; using %s", region)
+        endpoints = bedrock_endpoints(
+            region, endpoint_url=self._endpoint_url, environ=environ, allow_insecure=self._allow_insecure
+        )
+        self.default_model = self.default_model or kept.get("default_model")
+        bearer = None
+        if self._credentials is None and self._profile is None:
+            bearer = bedrock_bearer(self._bearer_token, environ=environ, manager=manager_source)
+        source: CredentialSource[Any]
+        if bearer is not None:
+            source = bearer
+        else:
+            source = aws_credentials(
+                credentials=self._credentials,
+                manager=manager_source,
+                profile=self._profile,
+                region=region,
+                environ=environ,
+                send=self._backend.fetch,
+            )
+
+        def plane(endpoint: Endpoint) -> Plane:
+            authentication: Authentication
+            if bearer is not None:
+                authentication = BearerAuthentication(bearer, origin=endpoint.origin)
+            else:
+                authentication = SigV4Authentication(source, origin=endpoint.origin, region=region, service="bedrock")
+            return Plane(endpoint, self._backend.stack(endpoint, authentication), authentication.recover)
+
+        # Several calls may have got here at once; the first one's result is everybody's.
+        return self._memory.setdefault(
+            "ready",
+            _Ready(
+                region=region,
+                runtime=plane(endpoints.runtime),
+                control=plane(endpoints.control),
+                credentials=source,
+            ),
+        )
+
+    async def _check_credentials(self, plane: Plane) -> None:
+        await self._memory["ready"].credentials.get()
+
+    # Routing ---------------------------------------------------------------------------------
+
+    def _resolve_now(self, request: ChatRequest) -> Resolved | None:
+        name = request.model.removeprefix("bedrock:").removeprefix("bedrock/")
+        if name.startswith(("azure:", "azure/")):
+            raise UnknownModelError(
+                f"{request.model!r} is a deployment on Azure.", phase="prepare", hint="Use AzureOpenAIProvider."
+            )
+        model = resolve_alias(name, region=self._memory["ready"].region, aliases=self._aliases) or name
+        family = self._families.get(model)
+        if family is None and is_opaque(model) and self._needs_family(request):
+            return None
+        return Resolved(model, family or model)
+
+    def _needs_family(self, request: ChatRequest) -> bool:
+        return (
+            self._api == "invoke"
+            or request.top_k is not None
+            or request.reasoning_effort is not None
+            or (request.tool_choice is not None and request.tool_choice.mode == "none")
+        )
+
+    async def _resolve(self, request: ChatRequest) -> Resolved:
+        model = request.model.removeprefix("bedrock:").removeprefix("bedrock/")
+        model = resolve_alias(model, region=self._memory["ready"].region, aliases=self._aliases) or model
+        family = None
+        if ":application-inference-profile/" in model:
+            path = f"/inference-profiles/{path_segment(model, what='model id', hint=_MODEL_HINT, keep=':')}"
+            try:
+                family = base_model_of_profile(await self._get(path, operation="GetInferenceProfile"))
+            except (PermissionDeniedError, ModelNotFoundError, InvalidRequestError) as error:
+                _logger.info("cannot tell which model %s stands for: %s", model, error.code)
+        self._families[model] = family or model
+        return Resolved(model, family or model)
+
+    def _route(self, plane: Plane, resolved: Resolved, request: ChatRequest, *, stream: bool) -> Route:
+        codec, framing, operation = self._format(resolved, stream=stream)
+        if resolved.family != request.model:
+            request = msgspec.structs.replace(request, model=resolved.family)
+        body, warnings = codec.encode(request, stream=stream)
+        segment = _model_segment(resolved.model)
+        headers = [("content-type", "application/json"), ("accept", _EVENT_STREAM if stream else "application/json")]
+        outgoing = HttpRequest(
+            method="POST",
+            origin=plane.endpoint.origin,
+            target=(
+                f"{plane.endpoint.base_path}/model/{segment}/{operation}"
+                f"{query_string(*(request.extra_query or {}).items())}"
+            ),
+            headers=merge_headers(headers, request.extra_headers),
+            body=body,
+            stream=stream,
+            timeout=request.timeout,
+            operation=operation,
+            model=resolved.model,
+        )
+        return Route(outgoing, codec, framing, warnings)
+
+    def _format(self, resolved: Resolved, *, stream: bool) -> tuple[ChatCodec, type[Framing], str]:
+        if self._api != "invoke":
+            return _CONVERSE, EventStreamFraming, "converse-stream" if stream else "converse"
+        if vendor(resolved.family) != "anthropic":
+            raise InvalidRequestError(
+                f"api='invoke' speaks Claude's native format; {resolved.model!r} is not known to be a Claude model.",
+                phase="prepare",
+                hint="Use api='auto'; for an ARN, say which model it is with families={arn: model id}.",
+            )
+        return _ANTHROPIC, ChunkFraming, "invoke-with-response-stream" if stream else "invoke"
+
+    # Listings --------------------------------------------------------------------------------
+
+    async def _list_models(self) -> list[ModelInfo]:
+        await self._plane()
+        required = [listing for listing in LISTINGS if not listing.optional]
+        optional = [listing for listing in LISTINGS if listing.optional]
+        pages = [await self._list(listing) for listing in required]
+        pages += await asyncio.gather(*(self._list_if_allowed(listing) for listing in optional))
+        return [model for page in pages for model in page]
+
+    async def _list_if_allowed(self, listing: Listing) -> list[ModelInfo]:
+        try:
+            return await self._list(listing)
+        except (PermissionDeniedError, ModelNotFoundError, InvalidRequestError) as error:
+            _logger.info("left %s out of the models: %s", listing.operation, error.code)
+            return []
+
+    async def _list(self, listing: Listing) -> list[ModelInfo]:
+        models: list[ModelInfo] = []
+        token: str | None = None
+        while True:
+            query = (*listing.query, *((("nextToken", token),) if token else ()))
+            body = await self._get(listing.path + query_string(*query), operation=listing.operation)
+            page, token = read_page(listing, body)
+            models += page
+            if not token:
+                return models
+
+    async def _get(self, target: str, *, operation: str) -> bytes:
+        plane = self._memory["ready"].control
+        request = HttpRequest(
+            method="GET",
+            origin=plane.endpoint.origin,
+            target=plane.endpoint.base_path + target,
+            headers=(("accept", "application/json"),),
+            timeout=self._timeout,
+            operation=operation,
+        )
+
+        async def understand(outgoing: HttpRequest) -> bytes:
+            return await read_body(await plane.send(outgoing))
+
+        return await self._attempts(plane, request, self._deadline(self._timeout), understand)
+
+    def _failure(self, status: int, headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
+        ready = self._memory.get("ready")
+        return bedrock_failure(
+            status, headers, body, model=request.model or None, region=ready.region if ready else None
+        )
+
+
+def _model_segment(model: str) -> str:
+    if "/" in model and not model.startswith("arn:"):
+        raise InvalidRequestError(f"The model id contains a slash ({model[:80]!r}).", phase="prepare", hint=_MODEL_HINT)
+    # A raw colon, since some HTTP stacks on the way rewrite %3A and so break the signature.
+    return path_segment(model, what="model id", hint=_MODEL_HINT, keep=":")
+
+
+def _expected_content_type(request: HttpRequest) -> str | None:
+    return _EVENT_STREAM if request.stream else None
+
+
+def _unexpected(headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
+    return unexpected_content(headers, body, expected=_EVENT_STREAM if request.stream else "application/json")

@@ -1,0 +1,66 @@
+"""Providers by name, and a working provider for a plugin that never sees the key."""
+
+from __future__ import annotations
+
+__all__ = ["get_provider", "provider_for"]
+
+from typing import Any, Literal, overload
+
+from apex_llm.errors import ConfigurationError
+from apex_llm.providers.azure_openai import AzureOpenAIProvider
+from apex_llm.providers.base import BaseLlmProvider
+from apex_llm.providers.bedrock import BedrockProvider
+
+_PROVIDERS = {
+    "bedrock": BedrockProvider,
+    "aws_bedrock": BedrockProvider,
+    "azure": AzureOpenAIProvider,
+    "azure_openai": AzureOpenAIProvider,
+}
+
+
+@overload
+def get_provider(name: Literal["bedrock", "aws_bedrock"], **config: Any) -> BedrockProvider: ...
+@overload
+def get_provider(name: Literal["azure", "azure_openai"], **config: Any) -> AzureOpenAIProvider: ...
+@overload
+def get_provider(name: str, **config: Any) -> BaseLlmProvider: ...
+
+
+def get_provider(name: str, **config: Any) -> BaseLlmProvider:
+    """A provider by its name, such as ``"bedrock"`` or ``"azure"``.
+
+    A model may follow: ``"bedrock:claude"``, or ``"azure/my-deployment"``, is the provider with that default.
+
+    Args:
+        name: Provider, and perhaps model.
+        **config: Arguments of the provider's constructor.
+
+    Raises:
+        ConfigurationError: No provider has that name.
+    """
+    separator = next((character for character in name if character in ":/"), ":")
+    kind, _, model = name.partition(separator)
+    provider = _PROVIDERS.get(kind)
+    if provider is None:
+        raise ConfigurationError(
+            f"There is no provider named {kind!r}.", phase="prepare", hint=f"Names are {', '.join(sorted(_PROVIDERS))}."
+        )
+    if model:
+        config.setdefault("default_model" if provider is BedrockProvider else "default_deployment", model)
+    return provider(**config)
+
+
+def provider_for(manager: Any, plugin: str, service: str, **config: Any) -> BaseLlmProvider:
+    """A provider whose credentials are taken from ``manager`` in a plugin's name.
+
+    The plugin gets something that works, without the secret. Each retrieval is checked against the
+    plugin's permissions, and a revoked one fails at the next call that needs it.
+
+    Args:
+        manager: An ``ApiKeyManager``, or anything with ``get_api_key_secure(plugin, service)``.
+        plugin: The plugin's name, or the handle that the host made for it.
+        service: ``"aws_bedrock"`` or ``"azure_openai"``.
+        **config: Further arguments of the provider's constructor.
+    """
+    return get_provider(service, api_key_manager=manager, plugin=plugin, **config)

@@ -1,0 +1,137 @@
+"""One attempt at a stream: send, read, decode, and understand the first event.
+
+Bytes become events here, a batch for each read of the socket. What an event means is the
+codec's business, how bytes arrive the transport's, and how a stream looks to its caller
+that of ``streams``.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Exchange", "open_exchange", "request_id_of"]
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from apex_llm.codecs.base import StreamDecoder
+from apex_llm.errors import ApexLlmError, RequestTimeoutError
+from apex_llm.types.events import StreamEvent, UnknownEvent
+from apex_llm.types.http import Framing, HttpRequest, HttpResponse, Send
+
+
+class Exchange:
+    """One response that is being read: bytes to events, a batch at a time.
+
+    Idle time is counted between events that carry meaning, and only while somebody waits for
+    them: keep-alives do not postpone it, and a caller who takes their time does not cause it.
+    """
+
+    __slots__ = ("_decoder", "_failure", "_first", "_framing", "_idle", "_now", "_over", "_response", "request")
+
+    def __init__(
+        self, response: HttpResponse, framing: Framing, decoder: StreamDecoder, *, request: HttpRequest
+    ) -> None:
+        self.request = request
+        self._response = response
+        self._framing = framing
+        self._decoder = decoder
+        self._idle = request.timeout.idle
+        self._now = asyncio.get_running_loop().time
+        self._over = False
+        self._failure: ApexLlmError | None = None
+        self._first: list[StreamEvent] | None = None
+        response.deadline = request.deadline
+
+    @property
+    def request_id(self) -> str | None:
+        """The provider's id of this exchange, from the response's headers."""
+        return request_id_of(self._response)
+
+    async def understand(self, *, until: float | None) -> None:
+        """Read up to the first event that carries meaning; before it, every error is the typed error itself."""
+        self._response.read_deadline = until
+        try:
+            self._first = await self._events()
+        except BaseException:
+            self.close()
+            raise
+
+    async def read(self) -> list[StreamEvent]:
+        """The next events, at least one; an empty list after the end."""
+        if self._first is not None:
+            events, self._first = self._first, None
+            return events
+        if self._failure is not None:
+            raise self._failure
+        if self._over:
+            return []
+        if self._idle is not None:
+            self._response.read_deadline = self._now() + self._idle
+        return await self._events()
+
+    async def _events(self) -> list[StreamEvent]:
+        # Unknown events are handed over together with the next one that carries meaning, so
+        # that a server cannot keep a dead stream alive with them.
+        events: list[StreamEvent] = []
+        while True:
+            data = await self._response.read()
+            try:
+                if data:
+                    feed = self._decoder.feed
+                    for name, payload in self._framing.feed(data):
+                        events += feed(name, payload)
+                else:
+                    for name, payload in self._framing.finish():
+                        events += self._decoder.feed(name, payload)
+                    events += self._decoder.finish()
+                    self._over = True
+                    self.close()
+            except ApexLlmError as error:
+                self._failure = error
+                self.close()
+                if not _meaningful(events):
+                    raise
+                return events  # what was complete before the damage is delivered first
+            if _meaningful(events) or self._over:
+                return events
+
+    def close(self) -> None:
+        """Give the connection back, or drop it; at once and without waiting."""
+        self._response.close()
+
+
+def _meaningful(events: Sequence[StreamEvent]) -> bool:
+    if not events:
+        return False
+    return type(events[-1]) is not UnknownEvent or any(type(event) is not UnknownEvent for event in events)
+
+
+def request_id_of(response: HttpResponse) -> str | None:
+    """The id that the provider's support asks for, under any of the names in use."""
+    headers = response.headers.to_dict()
+    return headers.get("x-amzn-requestid") or headers.get("apim-request-id") or headers.get("x-request-id")
+
+
+async def open_exchange(
+    send: Send, request: HttpRequest, *, framing: Callable[[], Framing], decoder: Callable[[], StreamDecoder]
+) -> Exchange:
+    """One attempt at a stream: send, and understand the first event.
+
+    A service may answer 200 and then refuse inside the stream. Because that happens in here,
+    it is the typed error of an attempt, and can be retried like a refusal in the status line.
+    """
+    first_byte = request.timeout.first_byte
+    until = None if first_byte is None else asyncio.get_running_loop().time() + first_byte
+    response = await send(request)
+    exchange = Exchange(response, framing(), decoder(), request=request)
+    try:
+        await exchange.understand(until=until)
+    except RequestTimeoutError as error:
+        if error.phase == "idle":
+            error.phase = "first_byte"
+        raise
+    except ApexLlmError as error:
+        error.request_id = error.request_id or exchange.request_id
+        if not error.headers:
+            error.headers = response.headers.to_dict()
+        raise
+    return exchange

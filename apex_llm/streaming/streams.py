@@ -1,0 +1,304 @@
+"""The iterators that callers hold: events, or text alone.
+
+The hot path is flat. One read of the socket decodes every event that it holds into one
+list; ``__anext__`` takes the next of that list and awaits only when it is used up. Between
+socket and caller there is no queue, no task and no generator per layer.
+
+A stream ends in exactly one way: finished (``response``), or an error that carries what had
+been handed over (``partial``).
+"""
+
+from __future__ import annotations
+
+__all__ = ["EventStream", "TextStream"]
+
+import sys
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, Self, TypeVar
+
+from apex_llm.errors import (
+    ApexLlmError,
+    ContentFilteredError,
+    IdleTimeoutError,
+    RequestTimeoutError,
+    StreamInterruptedError,
+    StreamTruncatedError,
+)
+from apex_llm.streaming.accumulator import Accumulator
+from apex_llm.streaming.exchange import Exchange
+from apex_llm.types.events import StreamEvent, TextDelta
+from apex_llm.types.responses import ChatResponse, FinishReason
+
+T = TypeVar("T")
+
+
+class _Stream(Generic[T]):
+    """What both streams share: opening, reading on, the ways to end, and what arrived so far."""
+
+    def __init__(
+        self,
+        opener: Callable[[], Awaitable[Exchange]],
+        *,
+        provider: str,
+        model: str,
+        request_warnings: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        self._opener = opener
+        self._provider = provider
+        self._model = model
+        self._request_warnings = request_warnings
+        self._exchange: Exchange | None = None
+        self._batch: list[StreamEvent] = []
+        self._index = 0  # events of the batch that were handed over
+        self._accounted = 0  # events of the batch that the accumulator has seen
+        self._events_seen = 0
+        self._accumulator = Accumulator()
+        self._error: ApexLlmError | None = None
+        self._reading = False
+        self._closed = False
+        self._made_at = _caller()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        if self._exchange is None and not self._closed:
+            await self._open()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Free the connection at once. A stream that was read to its end has done so already."""
+        self._close()
+
+    @property
+    def partial(self) -> ChatResponse:
+        """What was handed over so far, at any time; ``finish_reason`` is ``None`` until the end."""
+        self._account()
+        exchange = self._exchange
+        return self._accumulator.response(
+            model=self._model,
+            request_id=exchange.request_id if exchange else None,
+            attempts=exchange.request.attempt if exchange else 0,
+            warnings=self._request_warnings(),
+        )
+
+    @property
+    def response(self) -> ChatResponse:
+        """The whole answer, once the stream has been read to its end.
+
+        Raises:
+            RuntimeError: It has not; ``partial`` holds what has arrived.
+        """
+        self._account()
+        if not self._accumulator.finished:
+            raise RuntimeError("The stream has not been read to its end; use .partial, or await .collect().")
+        return self.partial
+
+    async def collect(self) -> ChatResponse:
+        """Read to the end and give the whole answer."""
+        async with self:
+            while await self._advance():
+                self._index = len(self._batch)
+        return self.response
+
+    async def _open(self) -> None:
+        try:
+            self._exchange = await self._opener()
+        except ApexLlmError as error:
+            self._error = error
+            self._closed = True
+            raise
+        except BaseException:
+            self._closed = True
+            raise
+
+    async def _advance(self) -> bool:
+        """Replace the batch, all of which was handed over, by the next; false at the end."""
+        if self._reading:
+            raise RuntimeError("This stream is being read by another task; give each task a stream of its own.")
+        if self._error is not None:
+            raise self._error
+        if self._closed:
+            return False
+        self._reading = True
+        try:
+            if self._exchange is None:
+                await self._open()
+            assert self._exchange is not None
+            self._account()
+            self._events_seen += len(self._batch)
+            self._batch = []
+            self._index = self._accounted = 0
+            self._batch = await self._exchange.read()
+        except ApexLlmError as error:
+            if self._closed and self._exchange is None:
+                raise
+            failure = self._interrupted(error)
+            self._close()
+            if failure is error:
+                raise
+            raise failure from error
+        except BaseException:
+            # Cancelled in the middle: iterating on must not look like an end.
+            self._close()
+            self._interrupted(StreamInterruptedError("it was cancelled while waiting for more.", retryable=True))
+            raise
+        finally:
+            self._reading = False
+        if not self._batch:
+            self._close()
+            return False
+        return True
+
+    def _interrupted(self, error: ApexLlmError) -> ApexLlmError:
+        """The one error that tells how this stream ended, with what had arrived."""
+        failure: StreamInterruptedError
+        if isinstance(error, StreamInterruptedError):
+            failure = error
+        else:
+            kind = StreamInterruptedError
+            what = "broke"
+            if isinstance(error, RequestTimeoutError) and error.phase == "idle":
+                kind, what = IdleTimeoutError, "fell silent"
+            elif isinstance(error, StreamTruncatedError):
+                kind = StreamTruncatedError
+            failure = kind(
+                f"The stream {what} after {self._events_seen} events: {error.message}",
+                status=error.status,
+                code=error.code,
+                retryable=error.retryable,
+                retry_after=error.retry_after,
+                headers=error.headers,
+                hint=error.hint,
+            )
+            failure.__cause__ = error
+        failure.events_seen = self._events_seen
+        failure.phase = "mid-stream"
+        failure.provider = failure.provider or self._provider
+        failure.model = failure.model or self._model
+        failure.partial = self.partial
+        failure.request_id = failure.request_id or failure.partial.request_id
+        failure.attempts = failure.partial.attempts
+        self._error = failure
+        return failure
+
+    def _account(self) -> None:
+        if self._accounted < self._index:
+            self._accumulator.add(self._batch[self._accounted : self._index])
+            self._accounted = self._index
+
+    def _close(self) -> None:
+        self._closed = True
+        if self._exchange is not None:
+            self._exchange.close()
+
+    def __del__(self) -> None:
+        # Attributes may be missing when __init__ itself failed.
+        if getattr(self, "_closed", True) or self._exchange is None:
+            return
+        self._close()
+        warnings.warn(
+            f"A {type(self).__name__} made at {self._made_at} was dropped before its end; its connection was closed. "
+            "Use 'async with', or await stream.aclose().",
+            ResourceWarning,
+            stacklevel=2,
+            source=self,
+        )
+
+
+class EventStream(_Stream[StreamEvent]):
+    """The events of one answer: an async iterator and a context manager.
+
+    The request is sent by ``async with``, or by the first step of a bare ``async for``. Leaving
+    the ``async with`` frees the connection at once, read to the end or not.
+
+    Raises, while iterating:
+        ApexLlmError: Before the first event, the typed error itself, after retries.
+        StreamInterruptedError: After it; ``partial`` holds what was delivered, ``__cause__`` the typed error.
+    """
+
+    async def __anext__(self) -> StreamEvent:
+        while True:
+            index = self._index
+            if index < len(self._batch):
+                self._index = index + 1
+                return self._batch[index]
+            if not await self._advance():
+                raise StopAsyncIteration
+
+    async def next_batch(self) -> list[StreamEvent]:
+        """All events that have arrived, at least one; ``[]`` at the end. For consumers that count microseconds."""
+        if self._index == len(self._batch) and not await self._advance():
+            return []
+        events = self._batch[self._index :]
+        self._index = len(self._batch)
+        return events
+
+
+class TextStream(_Stream[str]):
+    """The text of one answer, piece by piece: an async iterator of ``str`` and a context manager.
+
+    As ``EventStream``, for callers who want text and nothing else. Reasoning, tool calls and the
+    rest are in ``response`` at the end.
+
+    Raises, while iterating:
+        ContentFilteredError: At the end, when the provider blocked the answer; ``partial`` holds what came before.
+    """
+
+    def __init__(
+        self,
+        opener: Callable[[], Awaitable[Exchange]],
+        *,
+        provider: str,
+        model: str,
+        request_warnings: Callable[[], Sequence[str]] = tuple,
+        blocked: Callable[[ChatResponse], ContentFilteredError] | None = None,
+    ) -> None:
+        super().__init__(opener, provider=provider, model=model, request_warnings=request_warnings)
+        self._blocked = blocked
+
+    async def __anext__(self) -> str:
+        while True:
+            index = self._index
+            batch = self._batch
+            size = len(batch)
+            while index < size:
+                event = batch[index]
+                index += 1
+                if type(event) is TextDelta:
+                    self._index = index
+                    return event.text
+            self._index = index
+            if not await self._advance():
+                self._raise_if_blocked()
+                raise StopAsyncIteration
+
+    def _raise_if_blocked(self) -> None:
+        if self._blocked is None or not self._accumulator.finished:
+            return
+        response = self.partial
+        if response.finish_reason in {FinishReason.CONTENT_FILTER, FinishReason.GUARDRAIL}:
+            raise self._blocked(response)
+
+    async def next_batch(self) -> list[str]:
+        """All pieces of text that have arrived, at least one; ``[]`` at the end."""
+        while True:
+            texts = [event.text for event in self._batch[self._index :] if type(event) is TextDelta]
+            self._index = len(self._batch)
+            if texts:
+                return texts
+            if not await self._advance():
+                self._raise_if_blocked()
+                return []
+
+
+def _caller() -> str:
+    """File and line of the first frame outside this package."""
+    frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage] # inspect.stack() reads source files
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("apex_llm."):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
