@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import fnmatch
 import re
 import subprocess
 import sys
 import tomllib
 
-import pytest
-from source_tree import ROOT, Module, modules
+from source_tree import ROOT, modules
 
 # Everything but the standard-library-only rooms: errors and protocol.
 ABOVE_FRAMING = (
@@ -48,10 +46,10 @@ def _is_ours_or_standard(name: str) -> bool:
     return name == "apex_llm" or name in sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("module", modules(), ids=lambda module: module.relative)
-def test_a_third_party_package_is_imported_only_where_it_belongs(module: Module) -> None:
+def test_a_third_party_package_is_imported_only_where_it_belongs() -> None:
     misplaced = [
         f"{module.where(node)} imports {name}"
+        for module in modules()
         for name, node in module.imports()
         if not _is_ours_or_standard(top := name.split(".")[0])
         and not any(fnmatch.fnmatchcase(module.relative, pattern) for pattern in ALLOWED.get(top, ()))
@@ -60,20 +58,15 @@ def test_a_third_party_package_is_imported_only_where_it_belongs(module: Module)
     assert not misplaced
 
 
-@pytest.mark.parametrize(
-    "module",
-    # The sender over httpx is itself imported only when httpx was asked for.
-    [m for m in modules() if m.relative != "transport/httpx_sender.py"],
-    ids=lambda module: module.relative,
-)
-def test_heavy_and_optional_packages_are_imported_inside_functions(module: Module) -> None:
+def test_heavy_and_optional_packages_are_imported_inside_functions() -> None:
     """A module that is merely imported must not need an extra, nor pay for httpx."""
-    top_level = {node for node in ast.walk(module.tree) if node in module.tree.body}
-
     eager = [
         f"{module.where(node)} imports {name}"
+        for module in modules()
         for name, node in module.imports()
-        if name.split(".")[0] in LAZY_EVEN_WHERE_ALLOWED and node in top_level and node not in module.typing_only
+        if name.split(".")[0] in LAZY_EVEN_WHERE_ALLOWED and node in module.tree.body
+        # The sender over httpx is itself imported only when httpx was asked for.
+        if module.relative != "transport/httpx_sender.py"
     ]
 
     assert not eager
@@ -89,37 +82,53 @@ def test_the_table_knows_every_dependency_that_users_get() -> None:
     assert set(ALLOWED) >= declared
 
 
-@pytest.mark.parametrize(
-    "module", [m for m in modules() if m.room not in BUILT_ON_PUBLIC_NAMES], ids=lambda module: module.relative
-)
-def test_the_package_does_not_import_its_own_front_door(module: Module) -> None:
+def test_the_package_does_not_import_its_own_front_door() -> None:
     """``apex_llm/__init__.py`` names every room: importing it from inside would turn all arrows around."""
+    rooms = {module.room for module in modules()} | {"_version"}
+
     through_the_front = [
         f"{module.where(node)} imports {name}"
+        for module in modules()
+        if module.room not in BUILT_ON_PUBLIC_NAMES and module.relative != "__init__.py"
         for name, node in module.imports()
-        if name == "apex_llm" or (isinstance(node, ast.ImportFrom) and node.module == "apex_llm")
-        if not (module.relative == "__init__.py" or name.split(".")[1:2] in (["_version"], ["__version__"]))
-        if not any((ROOT / "apex_llm" / name.split(".")[1]).with_suffix(suffix).exists() for suffix in ("", ".py"))
+        if name == "apex_llm" or (name.startswith("apex_llm.") and name.split(".")[1] not in rooms)
     ]
 
     assert not through_the_front
 
 
-def _formats() -> list[Module]:
-    """Codecs proper; what formats share lives in private modules, and in those of ``codecs`` itself."""
-    return [
-        m for m in modules() if m.room == "codecs" and m.relative.count("/") > 1 and not m.path.stem.startswith("_")
-    ]
+def _formats() -> dict[str, str]:
+    """Each module of a codec, with the format that it belongs to.
+
+    One format may be a module, a package, or modules that begin with its name (``openai_chat``,
+    ``openai_chat_request``). What formats share lives in private modules, and in those of ``codecs`` itself.
+    """
+    names = {
+        tuple(module.dotted.split(".")[2:4]): module
+        for module in modules()
+        if module.room == "codecs" and module.relative.count("/") > 1
+    }
+    stems = {key for key in names if len(key) == 2 and not key[1].startswith("_")}
+
+    def format_of(key: tuple[str, ...]) -> str:
+        family = [kind for kind in stems if kind[0] == key[0] and f"{key[1]}_".startswith(f"{kind[1]}_")]
+        return ".".join(min(family, key=lambda kind: len(kind[1])))
+
+    return {f"apex_llm.codecs.{'.'.join(key)}": format_of(key) for key in stems}
 
 
-@pytest.mark.parametrize("module", _formats(), ids=lambda module: module.relative)
-def test_a_codec_imports_no_other_codec(module: Module) -> None:
-    others = [m.dotted for m in _formats() if m != module]
+def test_a_codec_imports_no_other_codec() -> None:
+    formats = _formats()
+
+    def format_of(dotted: str) -> str | None:
+        return next((kind for name, kind in formats.items() if f"{dotted}.".startswith(f"{name}.")), None)
 
     sideways = [
         f"{module.where(node)} imports {name}"
+        for module in modules()
+        if (own := format_of(module.dotted)) is not None
         for name, node in module.imports()
-        if any(f"{name}.".startswith(f"{other}.") for other in others)
+        if (other := format_of(name)) is not None and other != own
     ]
 
     assert not sideways
