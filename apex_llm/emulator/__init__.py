@@ -1,1 +1,14 @@
-"""TODO room."""
+"""An emulator of both wires, in the package: Bedrock and Azure OpenAI on loopback, without a cloud.
+
+Written from descriptions and recordings of the wires, and from nothing else of this package
+but its vocabulary and framing, so that our client and our server cannot share a mistake.
+Other people's clients are its judges.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Answer", "Emulator", "RecordedRequest"]
+
+from apex_llm.emulator.answers import Answer
+from apex_llm.emulator.recorded import RecordedRequest
+from apex_llm.emulator.server import Emulator
