@@ -133,10 +133,9 @@ class _Authentication(Generic[C]):
             if name in self._names:
                 headers = tuple(pair for pair in headers if pair[0] not in self._names)
                 break
-        headers += self._headers(request, headers, credentials)
-        if self._attempt_headers is not None:
-            headers += self._attempt_headers(request)
-        response = await send(msgspec.structs.replace(request, headers=headers))
+        added = self._headers(request, headers, credentials)
+        numbers = () if self._attempt_headers is None else self._attempt_headers(request)
+        response = await send(msgspec.structs.replace(request, headers=(*headers, *added, *numbers)))
         if response.status in _REFUSED and not any(refused is credentials for refused in self._refused):
             self._refused.append(credentials)
         return response
