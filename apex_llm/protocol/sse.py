@@ -1,0 +1,222 @@
+"""Server-sent events, decoded as bytes arrive.
+
+Follows the WHATWG HTML standard, "Parsing an event stream" and "Interpreting an event stream". One deviation,
+which is left to ``finish()``: a body that ends right after ``data: [DONE]``, without the blank line, has said it.
+Vectors: ``tests/vectors/sse_vectors.json``.
+
+No I/O. What an event means, reconnecting, and whether a stream was complete are left to others.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MAX_EVENT_BYTES", "ServerSentEvent", "SseDecoder"]
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from apex_llm.errors import LimitExceededError
+
+MAX_EVENT_BYTES: Final = 25_165_824
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_COLON = 0x3A
+_LINE_FEED = 0x0A
+_MAX_RETRY_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """One event as the standard dispatches it."""
+
+    event: str = "message"
+    data: str = ""
+    id: str = ""
+    """The last id that the stream named; it holds until another is named."""
+
+
+class SseDecoder:
+    """Events of one stream: fed bytes in any pieces.
+
+    Only new bytes are searched, so an event that arrives in many pieces costs linear time. The state is
+    plain data: ``copy.deepcopy`` makes a snapshot between feeds.
+
+    Args:
+        max_event_bytes: The longest event, and so the longest line, that is kept.
+    """
+
+    __slots__ = (
+        "_after_carriage_return",
+        "_error",
+        "_held",
+        "_max_event_bytes",
+        "_started",
+        "discarded",
+        "last_event_id",
+        "replaced_bad_utf8",
+        "retry",
+    )
+
+    discarded: int
+    """Bytes of an unfinished event that ``finish()`` dropped. More than 0: the stream was cut."""
+    last_event_id: str
+    retry: int | None
+    """Milliseconds that the server asked to wait before reconnecting."""
+    replaced_bad_utf8: bool
+    """Whether something was not UTF-8, and U+FFFD was put in its place."""
+
+    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.discarded = 0
+        self.last_event_id = ""
+        self.retry = None
+        self.replaced_bad_utf8 = False
+        self._max_event_bytes = max_event_bytes
+        # Bytes since the last blank line, every line end of them turned into LF.
+        self._held = bytearray()
+        self._started = False
+        self._after_carriage_return = False
+        self._error: LimitExceededError | None = None
+
+    @property
+    def pending(self) -> int:
+        """Bytes that are kept for an event which is not complete."""
+        return len(self._held)
+
+    def feed(self, data: bytes) -> Iterator[ServerSentEvent]:
+        """Each event that is complete now. Exhaust it before feeding again.
+
+        Raises:
+            LimitExceededError: An event is longer than ``max_event_bytes``; those before it were given.
+        """
+        return (ServerSentEvent(event, payload.decode(), self.last_event_id) for event, payload in self.feed_raw(data))
+
+    def feed_raw(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+        """Name and data, in valid UTF-8, of each event that is complete now. Exhaust it before feeding again.
+
+        The bytes are taken in at once, the events decoded as they are asked for.
+
+        Raises:
+            LimitExceededError: An event is longer than ``max_event_bytes``; those before it were given.
+        """
+        if self._error is not None:
+            return self._events([], error=self._error)
+        if not self._started:
+            data = self._without_byte_order_mark(data)
+        if self._after_carriage_return and data:
+            self._after_carriage_return = False
+            if data[0] == _LINE_FEED:
+                data = data[1:]
+        if b"\r" in data:
+            self._after_carriage_return = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        held = self._held
+        blocks: list[bytes] = []
+        if held and b"\n\n" not in data and not (held[-1] == _LINE_FEED and data.startswith(b"\n")):
+            held += data
+        else:
+            if held:
+                data = b"".join((held, data))
+                held.clear()
+            blocks = data.split(b"\n\n")
+            held += blocks.pop()
+        if len(held) > self._max_event_bytes or len(data) > self._max_event_bytes:
+            self._error = self._over_limit(blocks)
+        return self._events(blocks, ascii_only=data.isascii(), error=self._error)
+
+    def finish(self) -> list[tuple[str, bytes]]:
+        """Called at the end of the body: ``[("message", b"[DONE]")]`` if only its blank line is missing, else ``[]``.
+
+        Anything else that was left is dropped, as the standard says, and counted in ``discarded``.
+
+        Raises:
+            LimitExceededError: What ``feed`` raised, if it failed.
+        """
+        if self._error is not None:
+            raise self._error
+        rest = bytes(self._held)
+        self._held.clear()
+        named_before = self.last_event_id, self.retry
+        event = self._read_block(rest)
+        if event is not None and event[1].strip() == b"[DONE]":
+            return [event]
+        self.last_event_id, self.retry = named_before
+        *lines, unfinished = rest.split(b"\n")
+        # A keep-alive comment without a blank line is complete in itself.
+        self.discarded = len(unfinished) + sum([len(line) + 1 for line in lines if line and line[0] != _COLON])
+        return []
+
+    def _events(
+        self, blocks: list[bytes], *, ascii_only: bool = True, error: LimitExceededError | None
+    ) -> Iterator[tuple[str, bytes]]:
+        for block in blocks:
+            if block[:6] == b"data: " and b"\n" not in block:
+                yield "message", block[6:] if ascii_only else self._valid(block[6:])
+                continue
+            head, _, data = block.partition(b"\ndata: ")
+            if data and head[:7] == b"event: " and b"\n" not in data and b"\n" not in head:
+                yield self._text(head[7:]) or "message", data if ascii_only else self._valid(data)
+                continue
+            event = self._read_block(block)
+            if event is not None:
+                yield event
+        if error is not None:
+            raise error
+
+    def _read_block(self, block: bytes) -> tuple[str, bytes] | None:
+        """The event of the lines between two blank ones: the standard's way, field by field."""
+        event = ""
+        data: list[bytes] = []
+        for line in block.split(b"\n"):
+            name, _, value = line.partition(b":")
+            if value[:1] == b" ":
+                value = value[1:]
+            if name == b"data":
+                data.append(value)
+            elif name == b"event":
+                event = self._text(value)
+            elif name == b"id":
+                if b"\0" not in value:
+                    self.last_event_id = self._text(value)
+            elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
+                self.retry = int(value)
+        return (event or "message", self._valid(b"\n".join(data))) if data else None
+
+    def _valid(self, data: bytes) -> bytes:
+        """``data`` with U+FFFD for what is not UTF-8. Lines end in ASCII, so each can be looked at alone."""
+        if data.isascii():
+            return data
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            self.replaced_bad_utf8 = True
+            return data.decode(errors="replace").encode()
+        return data
+
+    def _text(self, data: bytes) -> str:
+        return self._valid(data).decode()
+
+    def _without_byte_order_mark(self, data: bytes) -> bytes:
+        """Takes off the mark in front of the stream, which may come in pieces."""
+        data = bytes(self._held) + data
+        self._held.clear()
+        if len(data) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(data):
+            self._held += data
+            return b""
+        self._started = True
+        return data.removeprefix(_BYTE_ORDER_MARK)
+
+    def _over_limit(self, blocks: list[bytes]) -> LimitExceededError | None:
+        """The error if an event is too long; ``blocks`` keeps those before it."""
+        most = self._max_event_bytes
+        size = len(self._held)
+        for index, block in enumerate(blocks):
+            if len(block) > most:
+                size = len(block)
+                del blocks[index:]
+                break
+        if size <= most:
+            return None
+        self._held.clear()
+        return LimitExceededError(
+            f"A server-sent event has {size} bytes or more; at most {most} are read.", limit="event"
+        )
