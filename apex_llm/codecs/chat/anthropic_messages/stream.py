@@ -19,6 +19,7 @@ from apex_llm.codecs.chat.anthropic_messages.decode import extra_members, is_ser
 from apex_llm.codecs.chat.anthropic_messages.wire import (
     Event,
     EventType,
+    SimpleDelta,
     guardrail_extra,
     merge_usage,
     read_citation,
@@ -54,6 +55,7 @@ from apex_llm.types.events import (
     UnknownEvent,
 )
 
+_decode_simple_delta = msgspec.json.Decoder(SimpleDelta).decode
 _decode_event = msgspec.json.Decoder(Event).decode
 
 _NOTHING: tuple[StreamEvent, ...] = ()
@@ -104,6 +106,14 @@ class AnthropicStreamDecoder:
             ApexLlmError: The service reported an error as an event, as it does over server-sent events.
         """
         try:
+            simple = _decode_simple_delta(payload)
+            if simple.type == "content_block_delta" and (piece := simple.delta) is not None and not self._stopped:
+                if piece.text:
+                    return (TextDelta(piece.text, simple.index or 0),)
+                if piece.thinking:
+                    return (ReasoningDelta(piece.thinking, simple.index or 0),)
+                if piece.partial_json:
+                    return self._tool_delta(simple.index or 0, piece.partial_json)
             event = _decode_event(payload)
         except (ValueError, RecursionError):
             kind = decode_json(payload, EventType, what="An event of Claude's stream").type
@@ -159,10 +169,10 @@ class AnthropicStreamDecoder:
         index = event.index or 0
         if delta.text is not None:
             return (TextDelta(delta.text, index),) if delta.text else _NOTHING
-        if delta.partial_json is not None:
-            return self._tool_delta(index, delta.partial_json)
         if delta.thinking is not None:
             return (ReasoningDelta(delta.thinking, index),) if delta.thinking else _NOTHING
+        if delta.partial_json is not None:
+            return self._tool_delta(index, delta.partial_json)
         if delta.signature is not None:
             return (ReasoningDelta("", index, delta.signature),) if delta.signature else _NOTHING
         if delta.citation is not None:

@@ -1,8 +1,8 @@
 """The shapes of Anthropic's Messages format that we read, as the service sends them.
 
 Only members that we read are named. Clouds send ``null`` freely, so every member may be ``None``.
-One struct serves all stream events: their members hardly overlap, and one decoder is faster than
-looking at ``type`` first.
+One struct serves all stream events, since their members hardly overlap; a small one reads ahead
+for the deltas that a stream mostly consists of.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ __all__ = [
     "Delta",
     "Event",
     "EventType",
+    "SimpleDelta",
     "guardrail_extra",
     "merge_usage",
     "read_citation",
@@ -104,6 +105,20 @@ class Event(_Guarded):
     message: Answer | None = None
     usage: Document | None = None
     error: _Failure | None = None
+
+
+class _Piece(msgspec.Struct, gc=False):
+    text: str | None = None
+    thinking: str | None = None
+    partial_json: str | None = None
+
+
+class SimpleDelta(msgspec.Struct, gc=False):
+    """A ``content_block_delta`` with text in it: nearly every event of a stream, so worth a decoder of its own."""
+
+    type: str | None = None
+    index: int | None = None
+    delta: _Piece | None = None
 
 
 class EventType(msgspec.Struct):

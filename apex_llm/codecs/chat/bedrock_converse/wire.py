@@ -36,8 +36,8 @@ Document: TypeAlias = dict[str, Any]
 _NULL = msgspec.Raw(b"null")
 
 
-class _Wire(msgspec.Struct, rename="camel"):
-    """Members in camelCase."""
+class _Wire(msgspec.Struct, rename="camel", gc=False):
+    """Members in camelCase. What is decoded holds no cycles, so the collector need not look."""
 
 
 class _Text(_Wire):
