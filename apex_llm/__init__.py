@@ -8,11 +8,13 @@ when they are first used (PEP 562), so that ``import apex_llm`` costs next to no
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from apex_llm._version import __version__
 
+TYPE_CHECKING = False  # the name is what type checkers look for; importing typing would cost more than all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from apex_llm.errors import (
         ApexLlmError,
         AuthenticationError,

@@ -51,13 +51,19 @@ class Backend:
         failure: Callable[[int, Headers, bytes, HttpRequest], ApexLlmError],
         unexpected: Callable[[Headers, bytes, HttpRequest], ApexLlmError],
         expected_content_type: Callable[[HttpRequest], str | None],
+        obey_should_retry: bool = False,
     ) -> None:
         self.environ = environ
         self._http_client = http_client
         self._trust_env = trust_env
         self._ssl_context = ssl_context
         self._observe = ObserveLayer(*observers)
-        self._classify = ClassifyLayer(failure, unexpected=unexpected, expected_content_type=expected_content_type)
+        self._classify = ClassifyLayer(
+            failure,
+            unexpected=unexpected,
+            expected_content_type=expected_content_type,
+            obey_should_retry=obey_should_retry,
+        )
         self._senders: dict[Origin, Sender] = {}
         self._metadata: Http11Sender | None = None
 

@@ -143,6 +143,9 @@ class BaseLlmProvider(ABC):
             other._retry = retry
         return other
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(default_model={self.default_model!r})"
+
     # Calls -----------------------------------------------------------------------------------
 
     async def get_available_models(self) -> list[ModelInfo]:

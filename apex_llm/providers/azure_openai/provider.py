@@ -9,13 +9,15 @@ import os
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, cast
+from functools import partial
+from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from apex_llm.codecs.azure_failures import azure_failure
-from apex_llm.codecs.chat.openai_chat import OpenAIChatCodec, profile_for
+from apex_llm.codecs.chat.openai_chat import OpenAIChatCodec
+from apex_llm.codecs.chat.openai_chat_profile import OpenAIChatProfile, profile_for
 from apex_llm.codecs.failures import unexpected_content
 from apex_llm.codecs.framing import SseFraming
 from apex_llm.credentials.azure import AzureCredentials, azure_credentials
@@ -42,7 +44,7 @@ from apex_llm.providers.azure_openai.listings import (
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route, read_body
 from apex_llm.providers.endpoints import parse_endpoint, path_segment
-from apex_llm.transport.authenticate import BearerAuthentication, HeaderKeyAuthentication
+from apex_llm.transport.authenticate import BearerAuthentication, HeaderKeyAuthentication, azure_attempt_headers
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.observe import Observer
 from apex_llm.transport.retry import RetryStrategy
@@ -56,6 +58,15 @@ from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
 _logger = logging.getLogger("apex_llm.azure_openai")
 
 _SSE: Final = "text/event-stream"
+_DISPENSABLE: Final = (
+    "max_tokens",
+    "max_completion_tokens",
+    "stream_options",
+    "temperature",
+    "top_p",
+    "parallel_tool_calls",
+)
+"""Members that a deployment may refuse without the call losing its sense: said otherwise, or left out."""
 _DEPLOYMENT_HINT: Final = "Pass the name of a deployment, as the portal lists it; it is not the model's name."
 
 
@@ -126,7 +137,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
         allow_insecure: bool = False,
     ) -> None:
         super().__init__(default_model=default_deployment, timeout=timeout, retry=retry, limits=limits)
-        explicit = {
+        explicit: dict[str, Any] = {
             "api_key": api_key,
             "azure_ad_token": azure_ad_token,
             "azure_ad_token_provider": azure_ad_token_provider,
@@ -161,6 +172,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
             failure=_failure,
             unexpected=_unexpected,
             expected_content_type=_expected_content_type,
+            obey_should_retry=True,
         )
         # Shared with copies made by with_options(), so that what is learned is learned once.
         self._memory: dict[str, _Ready] = {}
@@ -224,7 +236,9 @@ class AzureOpenAIProvider(BaseLlmProvider):
         if credentials.kind == "api-key":
             authentication = HeaderKeyAuthentication(credentials.source, origin=endpoint.origin)
         else:
-            authentication = BearerAuthentication(credentials.source, origin=endpoint.origin)
+            authentication = BearerAuthentication(
+                credentials.source, origin=endpoint.origin, attempt_headers=azure_attempt_headers
+            )
         plane = Plane(endpoint, self._backend.stack(endpoint, authentication), authentication.recover)
         # Several calls may have got here at once; the first one's result is everybody's.
         return self._memory.setdefault("ready", _Ready(surface, plane, credentials))
@@ -245,7 +259,8 @@ class AzureOpenAIProvider(BaseLlmProvider):
     def _route(self, plane: Plane, resolved: Resolved, request: ChatRequest, *, stream: bool) -> Route:
         surface = self._memory["ready"].surface
         profile = profile_for(surface.api_version, resolved.family or None)
-        codec = OpenAIChatCodec(profile.without(self._refused.get(resolved.model, frozenset())))
+        refused = self._refused.get(resolved.model)
+        codec = OpenAIChatCodec(_without(profile, refused) if refused else profile)
         segment = path_segment(resolved.model, what="deployment", hint=_DEPLOYMENT_HINT)
         if "/" in resolved.model:
             raise InvalidRequestError(
@@ -267,14 +282,15 @@ class AzureOpenAIProvider(BaseLlmProvider):
             operation="chat-stream" if stream else "chat",
             model=resolved.model,
         )
-        return Route(outgoing, codec, SseFraming, warnings)
+        return Route(outgoing, codec, partial(SseFraming, model=resolved.model), warnings)
 
     def _learn(self, resolved: Resolved, error: InvalidRequestError) -> bool:
         """Services say which parameter a deployment refuses; the next request leaves it out."""
-        refused = cast("str | None", getattr(error, "param", None))
+        refused = error.param or next((name for name in _DISPENSABLE if f"'{name}'" in error.message), None)
         known = self._refused.get(resolved.model, frozenset())
-        if refused not in {"max_tokens", "max_completion_tokens", "stream_options"} or refused in known:
+        if refused not in _DISPENSABLE or refused in known:
             return False
+        _logger.info("deployment %s does not take %s; leaving it out from now on", resolved.model, refused)
         self._refused[resolved.model] = known | {refused}
         return True
 
@@ -356,6 +372,21 @@ class AzureOpenAIProvider(BaseLlmProvider):
         return await self._attempts(plane, request, self._deadline(self._timeout), understand)
 
 
+def _without(profile: OpenAIChatProfile, refused: frozenset[str]) -> OpenAIChatProfile:
+    """The profile, less what a deployment was seen to refuse."""
+    if "max_tokens" in refused:
+        profile = msgspec.structs.replace(profile, token_limit="max_completion_tokens")  # noqa: S106 - these are counted
+    elif "max_completion_tokens" in refused:
+        profile = msgspec.structs.replace(profile, token_limit="max_tokens")  # noqa: S106 - these are counted
+    if "stream_options" in refused:
+        profile = msgspec.structs.replace(profile, stream_options=False)
+    if refused & {"temperature", "top_p"}:
+        profile = msgspec.structs.replace(profile, sampling=False)
+    if "parallel_tool_calls" in refused:
+        profile = msgspec.structs.replace(profile, parallel_tool_calls=False)
+    return profile
+
+
 def _failure(status: int, headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
     return azure_failure(status, headers, body, model=request.model or None)
 
@@ -365,4 +396,5 @@ def _expected_content_type(request: HttpRequest) -> str | None:
 
 
 def _unexpected(headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
-    return unexpected_content(headers, body, expected=_SSE if request.stream else "application/json")
+    expected = _SSE if request.stream else "application/json"
+    return unexpected_content(headers, body, expected=expected, provider="azure_openai", model=request.model)

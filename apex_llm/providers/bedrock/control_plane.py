@@ -51,7 +51,7 @@ def base_model_of_profile(body: bytes) -> str | None:
     """The model behind an inference profile, from what GetInferenceProfile answers."""
     try:
         profile: Any = msgspec.json.decode(body)
-        models = profile.get("models") or [{}]
+        models = cast("list[_Item]", profile.get("models") or [{}])
         arn = models[0].get("modelArn")
     except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, TypeError, LookupError, RecursionError):
         return None

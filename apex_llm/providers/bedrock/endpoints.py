@@ -68,7 +68,7 @@ def bedrock_endpoints(
     """
     validate_region(region)
     ignored = environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
-    configured = {} if ignored else environ
+    configured: Mapping[str, str] = {} if ignored else environ
     general = configured.get("AWS_ENDPOINT_URL")
     override = {
         "runtime": (endpoint_url, configured.get("AWS_ENDPOINT_URL_BEDROCK_RUNTIME") or general),

@@ -10,6 +10,7 @@ import os
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
@@ -37,11 +38,11 @@ from apex_llm.providers.bedrock.control_plane import LISTINGS, Listing, base_mod
 from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, validate_region
 from apex_llm.providers.bedrock.models import is_opaque, resolve_alias
 from apex_llm.providers.endpoints import Endpoint, parse_endpoint, path_segment
-from apex_llm.transport.authenticate import BearerAuthentication, SigV4Authentication
+from apex_llm.transport.authenticate import BearerAuthentication, SigV4Authentication, aws_attempt_headers
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.observe import Observer
 from apex_llm.transport.retry import RetryStrategy
-from apex_llm.types.http import Framing, Headers, HttpRequest, Timeout
+from apex_llm.types.http import Headers, HttpRequest, Timeout
 from apex_llm.types.models import ModelInfo
 from apex_llm.types.requests import ChatRequest
 from apex_llm.types.secrets import CredentialSource, Secret
@@ -215,7 +216,9 @@ class BedrockProvider(BaseLlmProvider):
         def plane(endpoint: Endpoint) -> Plane:
             authentication: Authentication
             if bearer is not None:
-                authentication = BearerAuthentication(bearer, origin=endpoint.origin)
+                authentication = BearerAuthentication(
+                    bearer, origin=endpoint.origin, attempt_headers=aws_attempt_headers
+                )
             else:
                 authentication = SigV4Authentication(source, origin=endpoint.origin, region=region, service="bedrock")
             return Plane(endpoint, self._backend.stack(endpoint, authentication), authentication.recover)
@@ -290,9 +293,10 @@ class BedrockProvider(BaseLlmProvider):
             operation=operation,
             model=resolved.model,
         )
-        return Route(outgoing, codec, framing, warnings)
+        region = self._memory["ready"].region
+        return Route(outgoing, codec, partial(framing, model=resolved.model, region=region), warnings)
 
-    def _format(self, resolved: Resolved, *, stream: bool) -> tuple[ChatCodec, type[Framing], str]:
+    def _format(self, resolved: Resolved, *, stream: bool) -> tuple[ChatCodec, type[EventStreamFraming], str]:
         if self._api != "invoke":
             return _CONVERSE, EventStreamFraming, "converse-stream" if stream else "converse"
         if vendor(resolved.family) != "anthropic":
@@ -366,4 +370,5 @@ def _expected_content_type(request: HttpRequest) -> str | None:
 
 
 def _unexpected(headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
-    return unexpected_content(headers, body, expected=_EVENT_STREAM if request.stream else "application/json")
+    expected = _EVENT_STREAM if request.stream else "application/json"
+    return unexpected_content(headers, body, expected=expected, provider="bedrock", model=request.model)
