@@ -54,12 +54,11 @@ def test_a_python_block_runs_against_the_emulator(
     """The code that users copy first. Output is not compared: the emulator's words are nobody's promise."""
     from apex_llm.emulator import Emulator
 
-    # Nothing of the machine's own set-up may decide whether the documentation is right.
-    for name in ("AWS_PROFILE", "AWS_BEARER_TOKEN_BEDROCK", "AWS_SESSION_TOKEN", "AZURE_OPENAI_AD_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     source = "\n" * (block.line - 1) + block.code
     with Emulator() as emulator:
+        for name in emulator.conflicting_variables:
+            monkeypatch.delenv(name, raising=False)
         for name, value in emulator.environment.items():
             monkeypatch.setenv(name, value)
 
