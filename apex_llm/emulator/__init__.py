@@ -7,8 +7,9 @@ Other people's clients are its judges.
 
 from __future__ import annotations
 
-__all__ = ["Answer", "Emulator", "RecordedRequest"]
+__all__ = ["Answer", "Emulator", "FaultConnection", "FaultServer", "RecordedRequest"]
 
 from apex_llm.emulator.answers import Answer
+from apex_llm.emulator.raw import FaultConnection, FaultServer
 from apex_llm.emulator.recorded import RecordedRequest
 from apex_llm.emulator.server import Emulator

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from apex_llm.emulator import azure_chat
+from apex_llm.emulator import azure_chat, azure_checks
 from apex_llm.emulator.answers import Answer, Failure
 from apex_llm.emulator.auth import AzureVerifier
 from apex_llm.emulator.defaults import Call, count_tokens, default_answer
@@ -103,7 +103,7 @@ class AzureService:
             )
         if request.operation == "embeddings":
             return self._embeddings(mapping(body), model)
-        azure_chat.check_request(mapping(body), context=self._context(request))
+        azure_checks.check_request(mapping(body), context=self._context(request))
         return azure_chat.read_call(mapping(body), model=model)
 
     def write(self, answer: Answer | None, call: Call, request: RecordedRequest) -> Reply:
@@ -183,8 +183,8 @@ class AzureService:
             raise _not_found()
         return version
 
-    def _context(self, request: RecordedRequest) -> azure_chat.Context:
-        return azure_chat.Context(
+    def _context(self, request: RecordedRequest) -> azure_checks.Context:
+        return azure_checks.Context(
             model=self._deployments[request.model], version=self._version(request), created=int(self._clock())
         )
 

@@ -23,8 +23,8 @@ _MEMBERS = frozenset({
 })  # fmt: skip
 _GUARDRAIL_PREFIX = "amazon-bedrock-"
 _VERSION = "bedrock-2023-05-31"
-# Anthropic's clients from 2.12 on send their own version unless told otherwise. Anthropic's page on InvokeModel says that
-# rows up to 4.6 refuse it; it is silent about later rows, so these are given the benefit of the doubt.
+# Anthropic's clients from 2.12 on send their own version unless told otherwise. Anthropic's page on InvokeModel says
+# that rows up to 4.6 refuse it; it is silent about later rows, so these are given the benefit of the doubt.
 _SDK_VERSION = "2026-10-21"
 # They also decide on their own how to sample, and refuse to be told.
 _NEWEST_ROWS = re.compile(r"anthropic\.claude-(opus-4-[78]|(opus|sonnet|haiku|fable|mythos)-5)")

@@ -1,1 +1,5 @@
-"""TODO room."""
+"""Help for the tests of applications that use this package; see ``pytest_plugin``."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,52 @@
+"""The command group, and the one place where errors become messages and exit codes.
+
+A command is a module of its own with one click command, registered below.
+"""
+
+from __future__ import annotations
+
+__all__ = ["application", "run"]
+
+import sys
+from collections.abc import Sequence
+
+import click
+from rich.console import Console
+
+from apex_llm._version import __version__
+from apex_llm.cli.emulate import emulate
+from apex_llm.cli.exit_codes import ExitCode, exit_code_for
+from apex_llm.errors import ApexLlmError
+
+
+@click.group(name="apex-llm", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="apex-llm")
+def application() -> None:
+    """AWS Bedrock and Azure OpenAI from the command line."""
+
+
+application.add_command(emulate)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Args:
+        arguments: Those after the program's name; ``None`` takes the process's own.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        outcome: object = application.main(
+            args=None if arguments is None else list(arguments), prog_name="apex-llm", standalone_mode=False
+        )
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return ExitCode.INTERRUPT
+    except ApexLlmError as error:
+        console.print(f"error: {error}", markup=False)
+        return exit_code_for(error)
+    return outcome if isinstance(outcome, int) else ExitCode.DONE
