@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from recorded import Recording, load_recordings
 
 from apex_llm.codecs.chat.anthropic_messages import AnthropicMessagesCodec
 from apex_llm.codecs.chat.bedrock_converse import BedrockConverseCodec
-from apex_llm.errors import StreamTruncatedError
+from apex_llm.errors import ResponseFormatError, StreamTruncatedError
 from apex_llm.types.events import (
     CitationAdded,
     ReasoningDelta,
@@ -24,7 +25,8 @@ from apex_llm.types.events import (
     ToolCallStarted,
     UnknownEvent,
 )
-from apex_llm.types.messages import CitationPart, ReasoningPart, ToolCallPart, ToolResultPart
+from apex_llm.types.messages import CitationPart, Message, ReasoningPart, ToolCallPart, ToolResultPart
+from apex_llm.types.requests import ChatRequest
 from apex_llm.types.responses import ChatResponse, Usage
 
 CONVERSE = load_recordings(operation="converse", status=200)
@@ -239,9 +241,32 @@ def test_a_guardrails_trace_is_kept() -> None:
     assert all("inputAssessment" in response.extra["trace"]["guardrail"] for response in traced)
 
 
-def test_recorded_error_bodies_are_no_answers() -> None:
-    from apex_llm.errors import ResponseFormatError
+def _as_sent_back(block: dict[str, Any]) -> dict[str, Any]:
+    """An answer's block as the service takes it back: its own extra type is not in the input schema."""
+    if block.get("toolUse", {}).get("type") == "tool_use":
+        return {"toolUse": {name: value for name, value in block["toolUse"].items() if name != "type"}}
+    return {name: value for name, value in block.items() if name != "type"}
 
+
+@pytest.mark.parametrize("recording", [r for r in CONVERSE if r.model and "anthropic" in r.model], ids=str)
+def test_a_recorded_answer_goes_back_into_the_conversation_as_it_came(recording: Recording) -> None:
+    """Signatures, redacted thinking and citations are checked by the service: nothing may get lost."""
+    codec = BedrockConverseCodec()
+    response = codec.decode(recording.body)
+    request = ChatRequest(
+        model=recording.model or "", messages=(Message.user("Hi"), response.message, Message.user("And?"))
+    )
+
+    body = json.loads(codec.encode(request, stream=False)[0])
+
+    said = json.loads(recording.body)["output"]["message"]["content"]
+    sent = [turn["content"] for turn in body["messages"] if turn["role"] == "assistant"]
+    assert [block for turn in sent for block in turn] == [
+        _as_sent_back(block) for block in said if block.get("text", "x").strip()
+    ]
+
+
+def test_recorded_error_bodies_are_no_answers() -> None:
     failures = load_recordings(operation="converse", status=400)
     assert failures
     for recording in failures:
