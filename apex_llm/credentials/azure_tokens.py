@@ -1,0 +1,74 @@
+"""What goes into the headers of Azure: an API key, or a token that knows when it ends."""
+
+from __future__ import annotations
+
+__all__ = ["AzureToken", "HeaderKind", "azure_api_key", "azure_bearer", "jwt_expiry"]
+
+import base64
+import binascii
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from apex_llm.errors import ConfigurationError, MissingCredentialsError
+from apex_llm.types.secrets import AccessToken, Secret
+
+HeaderKind: TypeAlias = Literal["api-key", "bearer"]
+
+
+class AzureToken(AccessToken, frozen=True, kw_only=True):
+    """A key or token, and the header that it goes into."""
+
+    header: HeaderKind
+
+
+class _Claims(msgspec.Struct):
+    """The one claim that matters here."""
+
+    exp: int | float | None = None
+
+
+def azure_api_key(value: object, *, source: str) -> AzureToken:
+    """An API key, for the ``api-key`` header; ``MissingCredentialsError`` if it is empty or cannot be sent."""
+    return AzureToken(value=_clean(value, "API key", source), source=source, header="api-key")
+
+
+def azure_bearer(value: object, *, source: str, expires_at: float | None = None) -> AzureToken:
+    """A token, for the ``Authorization`` header; a JWT's own expiry is used where ``expires_at`` is not given."""
+    secret = _clean(value, "token", source)
+    if expires_at is None:
+        expires_at = jwt_expiry(secret.reveal())
+    return AzureToken(value=secret, source=source, expires_at=expires_at, header="bearer")
+
+
+def jwt_expiry(token: str) -> float | None:
+    """When a JWT ends, in seconds since the epoch; ``None`` if it is no JWT. Nothing is verified."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
+        expires_at = msgspec.json.decode(claims, type=_Claims).exp
+    except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError):
+        return None
+    return None if expires_at is None else float(expires_at)
+
+
+def _clean(value: object, what: str, source: str) -> Secret:
+    if isinstance(value, Secret):
+        value = value.reveal()
+    elif callable(reveal := getattr(value, "get_secret_value", None)):
+        value = reveal()  # pydantic's SecretStr
+    if not isinstance(value, str):
+        raise ConfigurationError(f"The Azure {what} ({source}) is a {type(value).__name__}, not a string.")
+    value = value.strip()
+    if what == "token":
+        value = value.removeprefix("Bearer ").strip()
+    if not value:
+        raise MissingCredentialsError(f"The Azure {what} ({source}) is empty.")
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise MissingCredentialsError(
+            f"The Azure {what} ({source}) holds a space, a control character or one that is not ASCII.",
+            hint="Copy it again; a line break or a quotation mark may have come along.",
+        )
+    return Secret(value, name="azure_api_key" if what == "API key" else "azure_token")
