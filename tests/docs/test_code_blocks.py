@@ -47,22 +47,16 @@ def _blocks(page: Path) -> Iterator[Block]:
 BLOCKS = [block for page in PAGES for block in _blocks(page)]
 
 
+@pytest.mark.usefixtures("apex_llm_emulator", "capsys")
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.runs], ids=lambda block: block.place)
 def test_a_python_block_runs_against_the_emulator(
-    block: Block, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    block: Block, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The code that users copy first. Output is not compared: the emulator's words are nobody's promise."""
-    from apex_llm.emulator import Emulator
-
     monkeypatch.chdir(tmp_path)
     source = "\n" * (block.line - 1) + block.code
-    with Emulator() as emulator:
-        for name in emulator.conflicting_variables:
-            monkeypatch.delenv(name, raising=False)
-        for name, value in emulator.environment.items():
-            monkeypatch.setenv(name, value)
 
-        exec(compile(source, str(block.page), "exec"), {"__name__": "__main__"})
+    exec(compile(source, str(block.page), "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if not b.runs], ids=lambda block: block.place)
