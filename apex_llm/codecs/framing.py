@@ -1,0 +1,181 @@
+"""Bytes to JSON payloads: the packaging between the body of an answer and a chat format.
+
+Event-stream frames (Converse), event-stream frames with base64 inside (InvokeModel) and
+server-sent events. Errors that a service sends inside a 200 answer are raised here, typed;
+whether a stream is complete is for the format to say, which knows its terminal event.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ChunkFraming", "EventStreamFraming", "SseFraming"]
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from apex_llm.codecs.azure_failures import openai_stream_failure
+from apex_llm.codecs.base import DONE
+from apex_llm.codecs.bedrock_failures import bedrock_stream_failure
+from apex_llm.codecs.json_text import decode_json
+from apex_llm.errors import ApexLlmError, ProtocolError, ResponseFormatError, StreamTruncatedError
+from apex_llm.protocol.eventstream import EventStreamDecoder, HeaderValue
+from apex_llm.protocol.sse import SseDecoder
+
+
+class EventStreamFraming:
+    """``application/vnd.amazon.eventstream`` as ``ConverseStream`` uses it: event type and payload.
+
+    Raises (from ``feed``):
+        EventStreamError: A frame is damaged.
+        LimitExceededError: A frame is larger than the format allows.
+        ApexLlmError: The service sent an exception or error frame; the class is the one that
+            ``bedrock_failure`` would give.
+    """
+
+    def __init__(self, *, model: str | None = None, region: str | None = None) -> None:
+        self._decoder = EventStreamDecoder()
+        self._model = model
+        self._region = region
+
+    def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+        """Event type and payload of each frame that is complete."""
+        # Not a generator itself: the bytes are taken in now, the frames looked at one by one.
+        return self._events(self._decoder.feed(data))
+
+    def finish(self) -> Iterator[tuple[str, bytes]]:
+        """Nothing more; raises ``StreamTruncatedError`` for part of a frame left over."""
+        self._decoder.finish()
+        return iter(())
+
+    def _events(self, frames: Iterator[tuple[Mapping[str, HeaderValue], bytes]]) -> Iterator[tuple[str, bytes]]:
+        for headers, payload in frames:
+            name = headers.get(":event-type")
+            if type(name) is str and headers.get(":message-type", "event") == "event":
+                if name != "initial-response":
+                    yield name, payload
+            else:
+                yield from self._other_frame(headers, payload)
+
+    def _other_frame(self, headers: Mapping[str, HeaderValue], payload: bytes) -> Iterator[tuple[str, bytes]]:
+        kind = _text(headers.get(":message-type"))
+        exception = _text(headers.get(":exception-type"))
+        code = _text(headers.get(":error-code"))
+        message = _text(headers.get(":error-message"))
+        if kind in ("exception", "error") or exception or code:
+            raise bedrock_stream_failure(
+                exception or code, payload, message=message, model=self._model, region=self._region
+            )
+        yield _text(headers.get(":event-type")) or "", payload
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    """Payload of a ``chunk`` event; its padding member ``p`` carries nothing."""
+
+    body: bytes | None = msgspec.field(default=None, name="bytes")
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+class ChunkFraming(EventStreamFraming):
+    """Event-stream frames of ``InvokeModelWithResponseStream``: ``chunk``, and the model's own JSON.
+
+    Events of another name are given as they are.
+
+    Raises (from ``feed``), besides what the frames raise:
+        ResponseFormatError: A chunk is not base64 in JSON.
+    """
+
+    def _events(self, frames: Iterator[tuple[Mapping[str, HeaderValue], bytes]]) -> Iterator[tuple[str, bytes]]:
+        for name, payload in super()._events(frames):
+            if name != "chunk":
+                yield name, payload
+                continue
+            try:
+                body = _decode_chunk(payload).body
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                body = decode_json(payload, _Chunk, what="A chunk of the stream").body
+            if body is None:
+                raise ResponseFormatError("A chunk of the stream holds no bytes.", phase="mid-stream")
+            yield name, body
+
+
+class _WithError(msgspec.Struct):
+    """Any object of an OpenAI stream, read for its error only."""
+
+    error: Any = None
+    type: Any = None
+
+
+_decode_error = msgspec.json.Decoder(_WithError).decode
+_ERROR_MEMBER: Final = b'"error"'
+"""Cannot stand inside a JSON string, where its quotes would be escaped: only member names and values match."""
+_USUAL: Final = (b'{"choices"', b'{"id"', b'{"type":"response.')
+"""How chunks and events begin that hold no error, or one that the format's decoder finds: the search costs
+as much as everything else here."""
+
+
+class SseFraming:
+    """Server-sent events: event name and data; ``data: [DONE]`` becomes the name ``DONE`` without data.
+
+    Raises (from ``feed``):
+        LimitExceededError: An event is larger than 24 MiB.
+        ApexLlmError: The service sent an error as an event, typed by its code.
+    """
+
+    def __init__(self, *, model: str | None = None, provider: str = "azure_openai") -> None:
+        self._decoder = SseDecoder()
+        self._model = model
+        self._provider = provider
+
+    def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+        """Name and data of each event that is complete."""
+        return self._checked(self._decoder.feed_raw(data))
+
+    def finish(self) -> Iterator[tuple[str, bytes]]:
+        """A ``[DONE]`` that came without its empty line; raises ``StreamTruncatedError`` for half an event."""
+        last = self._decoder.finish()
+        discarded = self._decoder.discarded
+        if discarded:
+            raise StreamTruncatedError(
+                f"The stream ended inside an event: {discarded} bytes of it had arrived.", retryable=True
+            )
+        return self._checked(last)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was odd about the bytes so far."""
+        if self._decoder.replaced_bad_utf8:
+            return ("The stream held bytes that are not UTF-8; U+FFFD stands in their place.",)
+        return ()
+
+    def _checked(self, events: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        for name, payload in events:
+            if payload.startswith(b"[DONE]"):
+                yield DONE, b""
+            elif name == "error" or (not payload.startswith(_USUAL) and _holds_error(payload)):
+                raise self._failure(payload)
+            else:
+                yield name, payload
+
+    def _failure(self, payload: bytes) -> ApexLlmError:
+        return openai_stream_failure(payload, model=self._model, provider=self._provider)
+
+
+def _holds_error(payload: bytes) -> bool:
+    """Whether the top level has an ``error`` that says something; the format's decoder deals with broken JSON."""
+    if _ERROR_MEMBER not in payload:
+        return False
+    try:
+        found = _decode_error(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        try:
+            found = decode_json(payload, _WithError, what="An event of the stream")
+        except ProtocolError:
+            return False
+    return bool(found.error) or found.type == "error"
