@@ -1,0 +1,337 @@
+"""Chat requests as OpenAI chat-completions bodies.
+
+Source: the Azure OpenAI document of 2024-10-21 and OpenAI's own reference. What the endpoint's
+profile cannot take is left out with a warning, unless the answer would mean something else
+without it: tools and images are refused before anything is sent.
+"""
+
+from __future__ import annotations
+
+__all__ = ["encode_request"]
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+from apex_llm.codecs.chat.openai_chat_profile import OpenAIChatProfile
+from apex_llm.codecs.json_text import encode_json
+from apex_llm.errors import InvalidRequestError
+from apex_llm.types.messages import (
+    AudioPart,
+    CachePoint,
+    CitationPart,
+    DocumentPart,
+    ImagePart,
+    Message,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from apex_llm.types.requests import ChatRequest
+from apex_llm.types.tools import Tool, ToolChoice
+
+_MOST_STOPS: Final = 4
+
+
+def encode_request(request: ChatRequest, profile: OpenAIChatProfile, *, stream: bool) -> tuple[bytes, tuple[str, ...]]:
+    """The JSON body, and a warning for each option that had to be left out."""
+    body, warnings = _Request(request, profile).build(stream=stream)
+    return encode_json(body, what="The chat request"), tuple(warnings)
+
+
+def _refuse(problem: str, hint: str) -> InvalidRequestError:
+    return InvalidRequestError(problem, phase="prepare", hint=hint)
+
+
+class _Request:
+    """One body in the making."""
+
+    def __init__(self, request: ChatRequest, profile: OpenAIChatProfile) -> None:
+        self._request = request
+        self._profile = profile
+        self._warnings: list[str] = []
+        where = f"api-version {profile.api_version}" if profile.api_version else "this model's endpoint"
+        self._where = where
+
+    def build(self, *, stream: bool) -> tuple[dict[str, Any], list[str]]:
+        request, profile = self._request, self._profile
+        body: dict[str, Any] = {}
+        if profile.body_model:
+            body["model"] = request.model
+        body["messages"] = [wire for message in request.messages for wire in self._messages(message)]
+        self._add_limits(body)
+        self._add_tools(body)
+        self._add_format(body)
+        if request.metadata and self._can(profile.metadata, "metadata"):
+            body["metadata"] = dict(request.metadata)
+        if request.reasoning_effort is not None and self._can(profile.reasoning_effort, "reasoning_effort"):
+            body["reasoning_effort"] = self._effort(request.reasoning_effort)
+        extra = request.extra_body or {}
+        if stream and profile.stream_flag:
+            body["stream"] = True
+            # Azure's own-data search refuses stream_options.
+            if profile.stream_options and "data_sources" not in extra:
+                body["stream_options"] = {"include_usage": True}
+        _merge(body, extra)
+        return body, self._warnings
+
+    def _can(self, able: bool, name: str) -> bool:  # noqa: FBT001
+        if not able:
+            self._warnings.append(f"{name} was left out: {self._where} does not take it.")
+        return able
+
+    # -- options ---------------------------------------------------------------------------
+
+    def _add_limits(self, body: dict[str, Any]) -> None:
+        request, profile = self._request, self._profile
+        if request.max_tokens is not None:
+            body[profile.token_limit] = request.max_tokens
+        samples = profile.sampling or request.reasoning_effort == "none"
+        for name, value in (("temperature", request.temperature), ("top_p", request.top_p)):
+            if value is None:
+                continue
+            if samples:
+                body[name] = value
+            else:
+                self._warnings.append(f"{name} was left out: reasoning models do not take it.")
+        if request.top_k is not None:
+            self._warnings.append("top_k was left out: the OpenAI chat format has no such member.")
+        if len(request.stop) > _MOST_STOPS:
+            raise _refuse(
+                f"{len(request.stop)} stop sequences were given; the OpenAI chat format takes {_MOST_STOPS} at most.",
+                "Leave some out, or cut the answer yourself.",
+            )
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.seed is not None and self._can(profile.seed, "seed"):
+            body["seed"] = request.seed
+
+    def _effort(self, effort: str) -> str:
+        if effort == "max":
+            self._warnings.append("reasoning_effort 'max' was sent as 'xhigh', the most that the OpenAI format knows.")
+            return "xhigh"
+        return effort
+
+    def _add_tools(self, body: dict[str, Any]) -> None:
+        request, profile = self._request, self._profile
+        if not request.tools:
+            return
+        self._require_tools()
+        body["tools"] = [self._tool(tool) for tool in request.tools]
+        if request.tool_choice is not None:
+            body["tool_choice"] = _tool_choice(request.tool_choice)
+        if request.parallel_tool_calls is not None and self._can(profile.parallel_tool_calls, "parallel_tool_calls"):
+            body["parallel_tool_calls"] = request.parallel_tool_calls
+
+    def _require_tools(self) -> None:
+        if not self._profile.tools:
+            raise _refuse(f"Tools were given, but {self._where} does not take them.", _NEWER)
+
+    def _tool(self, tool: Tool) -> dict[str, Any]:
+        function: dict[str, Any] = {"name": tool.name}
+        if tool.description:
+            function["description"] = tool.description
+        function["parameters"] = tool.parameters
+        if tool.strict is not None and self._can(self._profile.strict_tools, f"strict of the tool {tool.name!r}"):
+            function["strict"] = tool.strict
+        return {"type": "function", "function": function}
+
+    def _add_format(self, body: dict[str, Any]) -> None:
+        wanted = self._request.response_format
+        if wanted is None:
+            return
+        schema = wanted.get("type") == "json_schema"
+        able = self._profile.json_schema if schema else self._profile.json_object
+        if self._can(able or wanted.get("type") == "text", f"response_format {wanted.get('type')!r}"):
+            body["response_format"] = dict(wanted)
+
+    # -- messages --------------------------------------------------------------------------
+
+    def _messages(self, message: Message) -> list[dict[str, Any]]:
+        match message.role:
+            case "system":
+                return [{"role": "system", "content": self._content(message.parts, role="system")}]
+            case "assistant":
+                return [self._assistant(message)]
+            case "user" | "tool":
+                results = [part for part in message.parts if isinstance(part, ToolResultPart)]
+                others = tuple(part for part in message.parts if not isinstance(part, ToolResultPart | CachePoint))
+                wire = [self._tool_result(result) for result in results]
+                if others and message.role == "tool":
+                    raise _refuse(
+                        f"A tool message holds a {type(others[0]).__name__}; it can hold tool results only.",
+                        "Say it in a user message after the tool results.",
+                    )
+                if others or not results:
+                    wire.append({"role": "user", "content": self._content(others, role="user")})
+                return wire
+
+    def _assistant(self, message: Message) -> dict[str, Any]:
+        calls: list[dict[str, Any]] = []
+        spoken: list[Part] = []
+        for part in message.parts:
+            match part:
+                case ToolCallPart(server_side=False):
+                    calls.append({
+                        "id": part.id,
+                        "type": "function",
+                        "function": {"name": part.name, "arguments": part.arguments or "{}"},
+                    })  # fmt: skip
+                case ToolCallPart() | ToolResultPart():
+                    self._warnings.append(
+                        "A tool that another provider ran itself was left out of the assistant's earlier message."
+                    )
+                case ReasoningPart() | CachePoint() | CitationPart():
+                    pass
+                case _:
+                    spoken.append(part)
+        wire: dict[str, Any] = {"role": "assistant"}
+        if calls:
+            self._require_tools()
+            wire["content"] = self._content(tuple(spoken), role="assistant") if spoken else None
+            wire["tool_calls"] = calls
+        else:
+            wire["content"] = self._content(tuple(spoken), role="assistant")
+        return wire
+
+    def _tool_result(self, result: ToolResultPart) -> dict[str, Any]:
+        self._require_tools()
+        text = _result_text(result.content)
+        if result.is_error and "error" not in text[:40].lower():
+            text = f"Error: {text}"  # the format has no other way to say that a tool failed
+        return {"role": "tool", "tool_call_id": result.tool_call_id, "content": text}
+
+    def _content(self, parts: Sequence[Part], *, role: str) -> str | list[dict[str, Any]]:
+        said = [part for part in parts if not isinstance(part, CachePoint | ReasoningPart | CitationPart)]
+        if not said:
+            return ""
+        texts = [part.text for part in said if isinstance(part, TextPart)]
+        if len(texts) == len(said) and (len(texts) == 1 or not self._profile.content_parts):
+            return "\n\n".join(texts)
+        return [self._part(part, role) for part in said]
+
+    def _part(self, part: Part, role: str) -> dict[str, Any]:
+        if isinstance(part, TextPart):
+            return {"type": "text", "text": part.text}
+        if role != "user":
+            raise _refuse(
+                f"A {role} message holds a {type(part).__name__}, which the OpenAI chat format cannot say.",
+                "Only user messages hold images, audio and documents.",
+            )
+        if isinstance(part, ImagePart):
+            if not self._profile.content_parts:
+                raise _refuse(f"An image was given, but {self._where} does not take images.", _NEWER)
+            image: dict[str, Any] = {"url": _image_url(part)}
+            if part.detail is not None:
+                image["detail"] = part.detail
+            return {"type": "image_url", "image_url": image}
+        if isinstance(part, AudioPart | DocumentPart) and not self._profile.files:
+            raise _refuse(
+                f"{type(part).__name__} was given, but {self._where} does not take audio or documents.", _NEWER
+            )
+        if isinstance(part, AudioPart):
+            return {"type": "input_audio", "input_audio": _audio(part)}
+        if isinstance(part, DocumentPart):
+            return {"type": "file", "file": _file(part)}
+        raise _refuse(
+            f"A {role} message holds a {type(part).__name__}, which the OpenAI chat format cannot say.",
+            "Text, images, audio and documents can be said.",
+        )
+
+
+_NEWER: Final = "Use a newer api_version, such as 2024-10-21, or leave it out to use the v1 API."
+
+
+def _tool_choice(choice: ToolChoice) -> Any:
+    if choice.mode == "tool":
+        return {"type": "function", "function": {"name": choice.name}}
+    return choice.mode
+
+
+def _result_text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence) and not isinstance(content, bytes):
+        items = list(cast("Sequence[Any]", content))
+        if items and all(isinstance(item, TextPart) for item in items):
+            return "".join(item.text for item in items)
+        if any(isinstance(item, ImagePart | AudioPart | DocumentPart) for item in items):
+            raise _refuse(
+                "A tool result holds an image, audio or a document; the OpenAI chat format takes text only.",
+                "Describe it in the result, and pass it in a user message afterwards.",
+            )
+    return encode_json(content, what="A tool result").decode()
+
+
+def _image_url(part: ImagePart) -> str:
+    if part.data is not None and part.url is None:
+        return _data_url(f"image/{_image_format(part)}", part.data)
+    if part.url is None or part.data is not None:
+        raise _refuse("An ImagePart needs either data or url.", "Give exactly one of them.")
+    if not part.url.lower().startswith(("https://", "http://", "data:")):
+        raise _refuse(
+            f"An image with a {part.url.partition(':')[0][:20]!r} address cannot be sent in the OpenAI chat format.",
+            "Give its bytes as data=, or an https address.",
+        )
+    return part.url
+
+
+def _image_format(part: ImagePart) -> str:
+    data = part.data or b""
+    if part.format is not None:
+        return "jpeg" if part.format.lower() == "jpg" else part.format.lower()
+    if data.startswith(b"\x89PNG"):
+        return "png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data.startswith(b"GIF8"):
+        return "gif"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "webp"
+    raise _refuse("The format of an image is not recognised.", "Give format= 'png', 'jpeg', 'gif' or 'webp'.")
+
+
+def _audio(part: AudioPart) -> dict[str, str]:
+    audio_format = part.format.lower()
+    if part.data is None or part.url is not None:
+        raise _refuse("An AudioPart needs data here, and no url.", "Read the sound and give its bytes as data=.")
+    if audio_format not in ("wav", "mp3"):
+        raise _refuse(f"Audio in the format {part.format!r} cannot be sent.", "Convert it to wav or mp3.")
+    return {"data": base64.b64encode(part.data).decode("ascii"), "format": audio_format}
+
+
+_MEDIA_TYPES: Final[Mapping[str, str]] = {
+    "pdf": "application/pdf",
+    "csv": "text/csv",
+    "html": "text/html",
+    "txt": "text/plain",
+    "md": "text/markdown",
+    "doc": "application/msword",
+    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "xls": "application/vnd.ms-excel",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
+
+
+def _file(part: DocumentPart) -> dict[str, str]:
+    if part.data is None or part.url is not None:
+        raise _refuse("A DocumentPart needs data here, and no url.", "Read the document and give its bytes as data=.")
+    suffix = part.format.lower()
+    name = part.name if part.name.lower().endswith(f".{suffix}") else f"{part.name}.{suffix}"
+    return {"filename": name, "file_data": _data_url(_MEDIA_TYPES.get(suffix, "application/octet-stream"), part.data)}
+
+
+def _data_url(media_type: str, data: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _merge(body: dict[str, Any], extra: Mapping[str, Any]) -> None:
+    """The caller's own members last; where both sides hold an object, their members are merged."""
+    for name, value in extra.items():
+        present = body.get(name)
+        if isinstance(present, dict) and isinstance(value, Mapping):
+            body[name] = {**cast("dict[str, Any]", present), **cast("Mapping[str, Any]", value)}
+        else:
+            body[name] = value
