@@ -112,7 +112,7 @@ _RETRY_AFTER = re.compile(
 )
 _FLAGGED = re.compile(r"flagged as potentially violating|content management policy", re.IGNORECASE)
 _API_VERSION = re.compile(r"api[- ]versions?\b", re.IGNORECASE)
-_UNRECOGNISED = re.compile(r"unrecognized request argument", re.IGNORECASE)
+_UNRECOGNISED = re.compile(r"unrecognized request arguments? supplied: (\w+)", re.IGNORECASE)
 _RETIRED = re.compile(r"deprecated|retired", re.IGNORECASE)
 _MANY = re.compile(r"too many requests|rate limit|high demand", re.IGNORECASE)
 _TROUBLE = re.compile(r"server (?:had an )?error|unavailable|overloaded|internal error", re.IGNORECASE)
@@ -199,6 +199,9 @@ def _made(
     if kind is ContentFilteredError:
         where = "prompt" if facts["phase"] == "head" or found.param == "prompt" else "completion"
         return ContentFilteredError(message, categories=_categories(found), where=where, **facts)
+    if kind is InvalidRequestError:
+        unknown = _UNRECOGNISED.search(found.message)
+        return InvalidRequestError(message, param=found.param or (unknown.group(1) if unknown else None), **facts)
     return kind(message, **facts)
 
 

@@ -258,6 +258,22 @@ def test_azure_errors_are_typed(
     assert type(pickle.loads(pickle.dumps(error))) is kind
 
 
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (azure("unsupported_parameter", "no", param="max_tokens"), "max_tokens"),
+        (azure(None, "Unrecognized request argument supplied: stream_options"), "stream_options"),
+        (azure(None, "Unrecognized request arguments supplied: tool_choice, tools"), "tool_choice"),
+        (azure(None, "no"), None),
+    ],
+)
+def test_the_refused_member_is_named(body: bytes, param: str | None) -> None:
+    error = azure_failure(400, Headers(), body, model="chat")
+
+    assert isinstance(error, InvalidRequestError)
+    assert error.param == param
+
+
 def test_a_blocked_prompt_names_what_was_found() -> None:
     error = azure_failure(400, Headers(), FILTERED, model="chat")
 
