@@ -22,9 +22,6 @@ Failure: TypeAlias = Callable[[int, Headers, bytes, HttpRequest], ApexLlmError]
 Unexpected: TypeAlias = Callable[[Headers, bytes, HttpRequest], ApexLlmError]
 
 _BODY_LIMIT: Final = 1 << 20
-_BODY_SECONDS: Final = 5.0
-# Long enough for any real error body; a server that drips one must not hold up the
-# status, and so the retry, until the call's deadline.
 _RATE_LIMIT_STATUS: Final = 429
 
 
@@ -40,6 +37,8 @@ class ClassifyLayer:
         provider: For the error's ``provider``, where ``failure`` leaves it out.
         obey_should_retry: Whether ``x-should-retry: true`` or ``false`` overrides the error's
             ``retryable``. OpenAI's routes send it, and mean it; elsewhere it is nobody's promise.
+        body_seconds: How long an error's body may take. A server that drips one must not hold up the
+            status, and so the retry, until the call's deadline.
         clock: Seconds since the epoch.
     """
 
@@ -51,6 +50,7 @@ class ClassifyLayer:
         expected_content_type: Callable[[HttpRequest], str | None] | None = None,
         provider: str | None = None,
         obey_should_retry: bool = False,
+        body_seconds: float = 5.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if (unexpected is None) != (expected_content_type is None):
@@ -60,6 +60,7 @@ class ClassifyLayer:
         self._expected_content_type = expected_content_type
         self._provider = provider
         self._obey_should_retry = obey_should_retry
+        self._body_seconds = body_seconds
         self._clock = clock
 
     async def __call__(self, request: HttpRequest, send: Send, /) -> HttpResponse:
@@ -75,10 +76,10 @@ class ClassifyLayer:
         if 200 <= status < 300:
             if self._unexpected is None or self._is_expected(request, response):
                 return response
-            body = await _error_body(response)
+            body = await _error_body(response, seconds=self._body_seconds)
             error = self._unexpected(response.headers, body, request)
         else:
-            body = await _error_body(response)
+            body = await _error_body(response, seconds=self._body_seconds)
             error = self._failure(status, response.headers, body, request)
         self._add_facts(error, request, status=status, headers=response.headers)
         raise error
@@ -116,11 +117,11 @@ class ClassifyLayer:
                 error.retryable = advice == "true"
 
 
-async def _error_body(response: HttpResponse) -> bytes:
+async def _error_body(response: HttpResponse, *, seconds: float) -> bytes:
     """At most 1 MiB of the body, or as much of it as came; the response is closed."""
     pieces: list[bytes] = []
     room = _BODY_LIMIT
-    response.read_deadline = asyncio.get_running_loop().time() + _BODY_SECONDS
+    response.read_deadline = asyncio.get_running_loop().time() + seconds
     try:
         while room > 0 and (piece := await response.read()):
             pieces.append(piece[:room])

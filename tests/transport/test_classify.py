@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 
 import pytest
 from transport_doubles import FakeResponse, Script, failure, request_for
@@ -16,8 +18,9 @@ from apex_llm.errors import (
     ResponseFormatError,
 )
 from apex_llm.transport.classify import ClassifyLayer
+from apex_llm.transport.http11_sender import Http11Sender
 from apex_llm.transport.pipeline import compose
-from apex_llm.types.http import HttpRequest
+from apex_llm.types.http import HttpRequest, Origin
 
 EVENT_STREAM = "application/vnd.amazon.eventstream"
 
@@ -190,3 +193,86 @@ async def test_reset_headers_tell_the_wait_of_a_429_and_of_nothing_else():
 
     assert throttled.value.retry_after == 17.0
     assert overloaded.value.retry_after is None
+
+
+class TestOverSockets:
+    """The same with real connections: what is read, what is closed, and what goes back to the pool."""
+
+    HEAD = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: %d\r\nretry-after: 7\r\n\r\n"
+
+    @contextlib.asynccontextmanager
+    async def server(self, answer):
+        connections = []
+        tasks = set()
+
+        async def serve(reader, writer):
+            connections.append(writer)
+            tasks.add(asyncio.current_task())
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                while True:
+                    await reader.readuntil(b"\r\n\r\n")
+                    await answer(writer)
+                    await writer.drain()
+                    if writer.is_closing():
+                        break
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        sender = Http11Sender()
+        origin = Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
+        try:
+            send = compose([ClassifyLayer(failure, body_seconds=0.2)], sender)
+            yield send, request_for(origin=origin, body=b"", stream=True), connections
+        finally:
+            await sender.aclose()
+            server.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def test_a_connection_whose_error_was_read_serves_the_next_call(self):
+        async def answer(writer):
+            writer.write(self.HEAD % 5 + b"whole")
+
+        async with self.server(answer) as (send, request, connections):
+            for _ in range(3):
+                with pytest.raises(OverloadedError, match="whole") as caught:
+                    await send(request)
+            assert caught.value.retry_after == 7.0
+            assert len(connections) == 1
+
+    async def test_a_short_error_still_tells_its_status_and_wait(self):
+        async def answer(writer):
+            writer.write(self.HEAD % 100 + b"half")
+            writer.close()
+
+        async with self.server(answer) as (send, request, _):
+            with pytest.raises(OverloadedError, match="half") as caught:
+                await send(request)
+            assert caught.value.retry_after == 7.0
+
+    async def test_a_dripping_error_is_cut_off(self):
+        async def answer(writer):
+            writer.write(self.HEAD % 100_000)
+            for _ in range(10_000):
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+        async with self.server(answer) as (send, request, _):
+            started = time.monotonic()
+            with pytest.raises(OverloadedError, match="xx") as caught:
+                await send(request)
+            assert caught.value.status == 503
+            assert time.monotonic() - started < 5
+
+    async def test_an_endless_error_is_cut_off(self):
+        async def answer(writer):
+            writer.write(self.HEAD % 10**9)
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+
+        async with self.server(answer) as (send, request, _):
+            with pytest.raises(OverloadedError):
+                await send(request)

@@ -54,6 +54,11 @@ def test_without_a_quota_every_retry_is_free():
     assert limits.snapshot() == {"retry_quota": {"capacity": None, "remaining": {}}}
 
 
+def test_the_quota_may_be_switched_like_a_feature():
+    assert Limits(retry_quota=True).snapshot() == Limits().snapshot() == Limits(retry_quota=500).snapshot()
+    assert Limits(retry_quota=False).snapshot() == Limits(retry_quota=None).snapshot()
+
+
 def test_a_quota_of_zero_refuses_every_retry():
     assert Limits(retry_quota=0).take_retry(KEY, throttled=True) is None
 

@@ -259,6 +259,7 @@ class TestRecovery:
 
         assert run_virtually(run_attempts(attempt, policy=RetryPolicy(), recover=recover)) == "answer"
         assert attempt.numbers == [1, 2, 2, 3]
+        assert attempt.times[2] == attempt.times[1] > 0
 
     def test_recovery_cannot_hold_up_a_call_beyond_its_deadline(self):
         async def recover(error):

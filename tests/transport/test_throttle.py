@@ -128,6 +128,24 @@ def test_waiting_ends_at_the_deadline():
     run_virtually(main())
 
 
+def test_a_wait_may_be_cancelled_at_its_very_deadline():
+    async def main():
+        complaints = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: complaints.append(context))
+        throttle = ConcurrencyThrottle(1)
+        await throttle.acquire(request_for())
+        waiting = asyncio.create_task(throttle.acquire(request_for(deadline=5.0)))
+        loop.call_at(4.9999999999, waiting.cancel)
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        await asyncio.sleep(1)
+        assert complaints == []
+        assert throttle.waiting == 0
+
+    run_virtually(main())
+
+
 def test_a_queue_that_is_full_refuses_at_once():
     async def main():
         throttle = ConcurrencyThrottle(1, max_waiting=1)
@@ -190,11 +208,12 @@ async def test_a_slot_given_back_by_another_thread_wakes_who_waits():
     release = await throttle.acquire(request_for())
     waiting = asyncio.create_task(throttle.acquire(request_for()))
     await asyncio.sleep(0)
+    asyncio.get_running_loop().set_debug(True)
 
-    thread = threading.Thread(target=release, args=(Outcome(),))
+    thread = threading.Timer(0.05, release, args=(Outcome(),))
     thread.start()
 
-    (await asyncio.wait_for(waiting, 10))(Outcome())
+    (await asyncio.wait_for(waiting, 5))(Outcome())
     thread.join()
     assert throttle.active == 0
 
