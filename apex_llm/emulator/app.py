@@ -8,11 +8,13 @@ from __future__ import annotations
 
 __all__ = ["Service", "create_application"]
 
+import asyncio
 from collections.abc import Callable, MutableSequence
 from typing import Protocol
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from apex_llm.emulator.answers import Answer
@@ -67,7 +69,11 @@ def create_application(
 ) -> Starlette:
     """The application; ``requests`` grows by each request that arrives."""
 
-    async def endpoint(request: Request) -> Playback:
+    async def endpoint(request: Request) -> Response:
+        try:
+            body = await request.body()
+        except (ClientDisconnect, asyncio.CancelledError):
+            return Response(status_code=400)  # nobody is there to read it
         recorded = RecordedRequest(
             method=request.method,
             path=request.scope["raw_path"].decode("latin-1"),
@@ -75,7 +81,7 @@ def create_application(
             raw_headers=tuple(
                 (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.scope["headers"]
             ),
-            body=await request.body(),
+            body=body,
             received_at=clock(),
         )
         service = azure if recorded.path.startswith("/openai/") else bedrock

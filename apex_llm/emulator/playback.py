@@ -38,6 +38,13 @@ class Playback(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
+        try:
+            await self._play(scope, receive, send)
+        except asyncio.CancelledError:
+            # Only the closing emulator cancels. The task ends here anyway, and uvicorn would report it as a failure.
+            return
+
+    async def _play(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer, reply = self._answer, self._reply
         transport: asyncio.Transport = scope["state"][TRANSPORT_KEY]
         if answer.first_delay:

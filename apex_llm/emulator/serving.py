@@ -97,10 +97,9 @@ class _Server(uvicorn.Server):
             server.close()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+        # Once the protocols know that their connections are gone, uvicorn takes the end of a task for granted.
+        await asyncio.sleep(0)
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()
-        # Cancelled tasks would be reported as failures of the application, so uvicorn's own wrapper is not awaited
-        # for its outcome, only for its end.
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)
