@@ -101,7 +101,8 @@ class ApexLlmError(Exception):
     retry_after: float | None
     """Seconds that the service asked to wait."""
     phase: str | None
-    """Where in the call it happened: ``prepare``, ``connect``, ``send``, ``head``, ``body``, ``mid-stream``."""
+    """Where in the call it happened: ``prepare``, ``credentials``, ``queue``, ``connect``, ``send``, ``head``,
+    ``first_byte``, ``body``, ``idle``, ``total`` or ``mid-stream``."""
     hint: str | None
     """What to do next, in one sentence."""
     headers: Mapping[str, str]
@@ -259,7 +260,7 @@ class ModelTimeoutError(TransientError):
 
 
 class RequestTimeoutError(TransientError):
-    """One of our own deadlines passed; ``phase`` tells which: ``connect``, ``head``, ``body``, ``total``."""
+    """One of our own deadlines passed; ``phase`` tells which."""
 
 
 class ConnectionFailedError(TransientError):

@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 from apex_llm._version import __version__
+from apex_llm.cli.demo import demo
 from apex_llm.cli.emulate import emulate
 from apex_llm.cli.exit_codes import ExitCode, exit_code_for
 from apex_llm.errors import ApexLlmError
@@ -25,6 +26,7 @@ def application() -> None:
     """AWS Bedrock and Azure OpenAI from the command line."""
 
 
+application.add_command(demo)
 application.add_command(emulate)
 
 

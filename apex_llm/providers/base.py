@@ -12,7 +12,6 @@ __all__ = ["BaseLlmProvider", "Plane", "Resolved", "Route"]
 
 import asyncio
 import copy
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from apex_llm.codecs.base import ChatCodec
 from apex_llm.errors import ApexLlmError, ConfigurationError, ContentFilteredError, InvalidRequestError
 from apex_llm.providers.endpoints import Endpoint
 from apex_llm.streaming import EventStream, Exchange, TextStream, open_exchange, request_id_of
+from apex_llm.transport.authenticate import new_invocation_id
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.retry import RetryPolicy, RetryStrategy, run_attempts
 from apex_llm.types.coerce import (
@@ -38,13 +38,12 @@ from apex_llm.types.http import Framing, HttpRequest, HttpResponse, Send, Timeou
 from apex_llm.types.messages import Message
 from apex_llm.types.models import ModelInfo
 from apex_llm.types.requests import ChatOptions, ChatRequest, TextOptions
-from apex_llm.types.responses import ChatResponse, FinishReason
+from apex_llm.types.responses import ChatResponse
 from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
 
 T = TypeVar("T")
 
 _REASONING_SECONDS = 300.0
-_BLOCKED = (FinishReason.CONTENT_FILTER, FinishReason.GUARDRAIL)
 _MAX_BODY = 256 * 1024 * 1024
 
 
@@ -95,11 +94,12 @@ class BaseLlmProvider(ABC):
         retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
         limits: Limits | None = None,
     ) -> None:
-        self.default_model = default_model
+        self.default_model: str | None = default_model
+        """For calls that name no model; on Azure a deployment."""
         self._timeout = as_timeout(timeout, Timeout())
         self._timeout_chosen = isinstance(timeout, Timeout) or timeout is None
         self._retry = RetryPolicy() if isinstance(retry, NotGiven) else retry
-        self.limits = limits if limits is not None else Limits()
+        self.limits: Limits = limits if limits is not None else Limits()
         """What is shared between calls: the retry quota. Give several providers the same one to share it."""
 
     # Life ------------------------------------------------------------------------------------
@@ -143,6 +143,10 @@ class BaseLlmProvider(ABC):
             other._retry = retry
         return other
 
+    def _suggest_default_model(self, *candidates: str | None) -> None:
+        """Take the first candidate as ``default_model``, if the caller gave none."""
+        self.default_model = self.default_model or next(filter(None, candidates), None)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(default_model={self.default_model!r})"
 
@@ -175,7 +179,7 @@ class BaseLlmProvider(ABC):
         """
         request = self._request("generate_text", prompt, model, options, max_tokens, temperature)
         response = await self._chat(request)
-        if response.finish_reason in _BLOCKED:
+        if response.blocked:
             raise self._blocked(response)
         return response.text
 
@@ -364,7 +368,7 @@ class BaseLlmProvider(ABC):
         """Make attempts at ``request`` until one is understood or the policy gives up."""
         policy = self._retry
         most = 1 if policy is None else policy.max_attempts
-        invocation_id = str(uuid.uuid4())
+        invocation_id = new_invocation_id()
 
         def attempt(number: int) -> Awaitable[T]:
             return understand(
@@ -381,6 +385,7 @@ class BaseLlmProvider(ABC):
                 key=(request.origin.authority, request.model),
                 deadline=deadline,
                 recover=plane.recover,
+                operation=request.operation,
             )
         except ApexLlmError as error:
             error.provider = error.provider or self.name

@@ -30,7 +30,7 @@ class Exchange:
     def __init__(
         self, response: HttpResponse, framing: Framing, decoder: StreamDecoder, *, request: HttpRequest
     ) -> None:
-        self.request = request
+        self.request: HttpRequest = request
         self._response = response
         self._framing = framing
         self._decoder = decoder
@@ -45,6 +45,11 @@ class Exchange:
     def request_id(self) -> str | None:
         """The provider's id of this exchange, from the response's headers."""
         return request_id_of(self._response)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was odd about the bytes, such as text that was not UTF-8."""
+        return tuple(getattr(self._framing, "warnings", ()))
 
     async def understand(self, *, until: float | None) -> None:
         """Read up to the first event that carries meaning; before it, every error is the typed error itself."""

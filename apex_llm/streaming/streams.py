@@ -28,7 +28,7 @@ from apex_llm.errors import (
 from apex_llm.streaming.accumulator import Accumulator
 from apex_llm.streaming.exchange import Exchange
 from apex_llm.types.events import StreamEvent, TextDelta
-from apex_llm.types.responses import ChatResponse, FinishReason
+from apex_llm.types.responses import ChatResponse
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class _Stream(Generic[T]):
             model=self._model,
             request_id=exchange.request_id if exchange else None,
             attempts=exchange.request.attempt if exchange else 0,
-            warnings=self._request_warnings(),
+            warnings=(*self._request_warnings(), *(exchange.warnings if exchange else ())),
         )
 
     @property
@@ -281,7 +281,7 @@ class TextStream(_Stream[str]):
         if self._blocked is None or not self._accumulator.finished:
             return
         response = self.partial
-        if response.finish_reason in {FinishReason.CONTENT_FILTER, FinishReason.GUARDRAIL}:
+        if response.blocked:
             raise self._blocked(response)
 
     async def next_batch(self) -> list[str]:

@@ -63,13 +63,17 @@ def as_messages(
         ]
     if system:
         items.insert(0, Message.system(system))
-    if not any(item.role != "system" and item.parts for item in items):
+    if not any(item.role != "system" and any(map(_says_something, item.parts)) for item in items):
         raise InvalidRequestError(
             "There is nothing to answer: no message besides the system prompt has any content.",
             phase="prepare",
             hint="Pass a prompt, or at least one Message.user(...) with some text.",
         )
     return tuple(items)
+
+
+def _says_something(part: Part) -> bool:
+    return not (isinstance(part, TextPart) and not part.text)
 
 
 _ROLES: Mapping[str, Role] = {

@@ -90,6 +90,16 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return self.message.tool_calls
 
     @property
+    def blocked(self) -> bool:
+        """Whether a filter, guardrail or safety classifier withheld the answer or cut it short.
+
+        A model that declines in words of its own has answered; that is ``refusal`` without being blocked.
+        """
+        if self.finish_reason is FinishReason.REFUSAL:
+            return self.raw_finish_reason == "refusal"
+        return self.finish_reason in {FinishReason.CONTENT_FILTER, FinishReason.GUARDRAIL}
+
+    @property
     def raw(self) -> Any:
         """The provider's JSON, parsed at each access; ``None`` for streams."""
         return msgspec.json.decode(self.body) if self.body else None

@@ -11,7 +11,7 @@ __all__ = ["AccessToken", "AwsCredentials", "CredentialSource", "Secret"]
 import hashlib
 import hmac
 import os
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
 import msgspec
 
@@ -48,7 +48,7 @@ class Secret:
             return NotImplemented
         return hmac.compare_digest(self._value.encode(), other._value.encode())
 
-    __hash__ = None  # pyright: ignore[reportAssignmentType] # a hash would be a way to test guesses
+    __hash__: ClassVar[None]  # pyright: ignore[reportIncompatibleMethodOverride] # a hash would let guesses be tested
 
     def __repr__(self) -> str:
         return f"Secret({self._name}, fp={self.fingerprint})"

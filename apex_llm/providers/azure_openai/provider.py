@@ -169,7 +169,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
             environ=environ,
             ssl_context=ssl_context,
             observers=observers,
-            failure=_failure,
+            failure=self._failure,
             unexpected=_unexpected,
             expected_content_type=_expected_content_type,
             obey_should_retry=True,
@@ -224,7 +224,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
         surface = self._surface(
             self._api_base or kept.get("api_base"), self._api_version or kept.get("api_version"), environ
         )
-        self.default_model = self.default_model or kept.get("default_deployment") or surface.deployment
+        self._suggest_default_model(kept.get("default_deployment"), surface.deployment)
         credentials = azure_credentials(
             **self._explicit,
             manager=manager_source,
@@ -297,6 +297,17 @@ class AzureOpenAIProvider(BaseLlmProvider):
     def _learn_from_answer(self, resolved: Resolved, answer: ChatResponse) -> None:
         if answer.model and resolved.model not in self._models:
             self._models[resolved.model] = answer.model
+
+    def _failure(self, status: int, headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
+        ready = self._memory.get("ready")
+        return azure_failure(
+            status,
+            headers,
+            body,
+            model=request.model or None,
+            url=request.origin.url + request.target.partition("?")[0],
+            api_version=ready.surface.api_version if ready else None,
+        )
 
     # Listings --------------------------------------------------------------------------------
 
@@ -385,10 +396,6 @@ def _without(profile: OpenAIChatProfile, refused: frozenset[str]) -> OpenAIChatP
     if "parallel_tool_calls" in refused:
         profile = msgspec.structs.replace(profile, parallel_tool_calls=False)
     return profile
-
-
-def _failure(status: int, headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
-    return azure_failure(status, headers, body, model=request.model or None)
 
 
 def _expected_content_type(request: HttpRequest) -> str | None:

@@ -196,7 +196,7 @@ class BedrockProvider(BaseLlmProvider):
         endpoints = bedrock_endpoints(
             region, endpoint_url=self._endpoint_url, environ=environ, allow_insecure=self._allow_insecure
         )
-        self.default_model = self.default_model or kept.get("default_model")
+        self._suggest_default_model(kept.get("default_model"))
         bearer = None
         if self._credentials is None and self._profile is None:
             bearer = bedrock_bearer(self._bearer_token, environ=environ, manager=manager_source)
