@@ -149,6 +149,7 @@ class _Chain:
         self._send = send
         self._home = home
         self._sleep = sleep
+        self._on_machine = False
 
     async def fetch(self) -> AwsCredentials | Fetched[AwsCredentials]:
         tried: list[str] = []
@@ -187,13 +188,15 @@ class _Chain:
                 tried.append(error.message)
             else:
                 if found is not None:
+                    self._on_machine = True
                     return found
                 tried.append("instance metadata (AWS_EC2_METADATA_DISABLED is true)")
         raise MissingCredentialsError(
             f"No AWS credentials were found. Tried: {'; '.join(tried)}.",
             hint=(cause.hint if cause else None)
             or "Pass credentials=, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
-            retryable=cause.retryable if cause else False,
+            # Where a role was never seen there most likely is none: trying again only costs seconds.
+            retryable=self._on_machine and cause is not None and cause.retryable,
             phase="prepare",
         ) from cause
 

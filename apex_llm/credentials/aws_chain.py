@@ -17,7 +17,6 @@ import importlib
 import importlib.util
 import logging
 import os
-import pkgutil
 import threading
 from collections.abc import Generator, Mapping
 from typing import Any, cast
@@ -31,6 +30,7 @@ from apex_llm.errors import ApexLlmError, AuthenticationError, MissingCredential
 from apex_llm.types.secrets import AwsCredentials
 
 _LIMIT_SECONDS = 60.0
+_FALLBACK_REGION = "us-east-1"
 _INSTALL = 'pip install "apex-llm[aws]"'
 _LOCAL = ("env", "container-role", "iam-role")
 # Providers of botocore whose part is done without it.
@@ -50,7 +50,7 @@ class _Plan(msgspec.Struct, frozen=True, kw_only=True):
     profile_from_argument: bool
     config_file: str
     credentials_file: str
-    region: str | None
+    region: str
     needs: str
 
 
@@ -95,7 +95,11 @@ async def botocore_credentials(
         profile_from_argument=from_argument or profile.name != profile_name(None, os.environ),
         config_file=str(profile.config_path),
         credentials_file=str(profile.shared_path),
-        region=region or profile.merged.get("region") or environ.get("AWS_DEFAULT_REGION"),
+        region=region
+        or environ.get("AWS_REGION")
+        or environ.get("AWS_DEFAULT_REGION")
+        or profile.merged.get("region")
+        or _FALLBACK_REGION,
         needs=needs,
     )
     try:
@@ -119,8 +123,9 @@ def _resolve(plan: _Plan) -> AwsCredentials:
             return _value(plan, held, held.get_frozen_credentials() if held is not None else None)
     except ApexLlmError:
         raise
-    except Exception as error:
-        raise _translated(error, plan) from error
+    except Exception as error:  # noqa: BLE001 - the border where botocore's errors are translated
+        # botocore quotes what a command wrote to its standard error, so that error is not chained.
+        raise _translated(error, plan) from (None if plan.needs == "credential_process" else error)
 
 
 async def _resolve_async(plan: _Plan) -> AwsCredentials:
@@ -136,8 +141,7 @@ def _configured(plan: _Plan) -> Any:
         session.set_config_variable("profile", plan.profile)
     session.set_config_variable("config_file", plan.config_file)
     session.set_config_variable("credentials_file", plan.credentials_file)
-    if plan.region:
-        session.set_config_variable("region", plan.region)
+    session.set_config_variable("region", plan.region)
     resolver: Any = session.get_component("credential_provider")
     for name in _LOCAL:
         resolver.remove(name)
@@ -172,6 +176,8 @@ class _OtherThreadsOnly(logging.Filter):
 
 @contextlib.contextmanager
 def _silenced(library: str) -> Generator[None]:
+    import pkgutil
+
     names = {"asyncio", "urllib3.connectionpool"}
     for package in {library, "botocore"}:
         module = importlib.import_module(package)
@@ -207,6 +213,8 @@ def _translated(error: Exception, plan: _Plan) -> ApexLlmError:
         return MissingCredentialsError(
             f"{subject}: the service that issues credentials could not be reached: {kind}.", code=kind, retryable=True
         )
+    if isinstance(error, ImportError):
+        return MissingCredentialsError(f"{subject}: {plan.library} cannot be imported.", code=kind, hint=_INSTALL)
     if plan.needs == "credential_process":
         return MissingCredentialsError(
             f"{subject} failed: {kind}.", code=kind, hint="Run the command by hand to see what it says."

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 __all__ = ["Profile", "ProfileVerdict", "judge_profile", "profile_name", "read_profile"]
 
-import configparser
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -169,6 +167,8 @@ def _path(environ: Mapping[str, str], variable: str, name: str, home: Path | Non
 
 
 def _parse(path: Path) -> dict[str, dict[str, str]]:
+    import configparser
+
     parser = configparser.RawConfigParser()
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -190,6 +190,8 @@ def _parse(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _words(section: str) -> list[str]:
+    import shlex
+
     try:
         return shlex.split(section)
     except ValueError:

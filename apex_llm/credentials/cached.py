@@ -178,7 +178,8 @@ class CachedCredentials(Generic[T]):
         self._retry_after = retry_after
         self._final = final
         self._clock = clock
-        self._lock = threading.Lock()
+        # Re-entrant, since collecting the refresh of a dead loop runs its clean-up wherever we are.
+        self._lock = threading.RLock()
         self._value: T | None = None
         self._inline_until = -_INFINITY
         self._block_at = -_INFINITY
@@ -238,7 +239,8 @@ class CachedCredentials(Generic[T]):
     def _start(self) -> _Flight[T]:
         loop = asyncio.get_running_loop()
         flight: _Flight[T] = _Flight(loop)
-        task = loop.create_task(self._fly(flight), name=f"apex_llm refresh of {self._name}")
+        # Not create_task(): an eager task factory would run the fetch right here, inside the lock.
+        task = asyncio.Task(self._fly(flight), loop=loop, name=f"apex_llm refresh of {self._name}")
         # A loop that is closed without cancelling its tasks leaves this one pending. That loses
         # nothing (whoever comes next starts again), so it is not worth an alarming message.
         task._log_destroy_pending = False  # type: ignore[attr-defined] # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]

@@ -149,6 +149,23 @@ async def test_nobody_there_is_found_out_at_once(send) -> None:
     assert time.monotonic() - begun < 2
 
 
+async def test_only_a_machine_that_once_gave_credentials_is_worth_another_try(fake: Fake, send) -> None:
+    environ = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": fake.url}
+    source = aws_credentials(send=send, environ=environ, sleep=no_sleep)
+    fake.answer = lambda _: 500
+    with pytest.raises(MissingCredentialsError) as never:
+        await source.get()
+    fake.answer = role()
+    await source.get()
+    source.invalidate()
+    fake.answer = lambda _: 500
+    with pytest.raises(MissingCredentialsError) as later:
+        await source.get()
+
+    assert not never.value.retryable
+    assert later.value.retryable
+
+
 async def test_expired_credentials_of_the_service_are_refused(fake: Fake, send) -> None:
     fake.answer = role(life=-60)
     source = aws_credentials(send=send, environ={"AWS_EC2_METADATA_SERVICE_ENDPOINT": fake.url}, sleep=no_sleep)

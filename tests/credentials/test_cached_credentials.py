@@ -415,3 +415,19 @@ async def test_static_credentials_reload_only_when_the_used_ones_were_refused() 
     assert static.current() is first
     static.invalidate()
     assert await static.get() is second
+
+
+async def test_tasks_that_start_at_once_do_not_lock_up() -> None:
+    """Python 3.12 can run the first step of a task where it is created."""
+    source, cached = made(Clock())
+
+    def eager(loop, coroutine, **options):
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        if "refresh" in task.get_name():
+            raise AssertionError("the refresh must not go through the task factory")
+        return task
+
+    asyncio.get_running_loop().set_task_factory(eager)
+
+    assert (await asyncio.wait_for(cached.get(), 5)).access_key_id == "KEY1"
+    assert source.calls == 1
