@@ -70,7 +70,8 @@ def azure_credentials(
             ones run in a thread. A token is kept for as long as it says, other than a minute at most.
         credential: ``ClientSecret``, ``WorkloadIdentity`` or ``ManagedIdentity``, or any object with
             ``get_token(scope)``, sync or async, such as those of azure-identity.
-        manager: From ``credentials_from_manager``; the environment is asked where it holds nothing.
+        manager: From ``credentials_from_manager``, whose ``settings()`` were awaited; the environment is asked where
+            it holds nothing.
         environ: Instead of ``os.environ``.
         send: For Entra and managed identity. It must reach link-local addresses.
         scope: What a token is for.
@@ -104,7 +105,7 @@ def azure_credentials(
     found = _from_environment(environ, scope, surroundings, clock)
     if manager is None:
         return found
-    return AzureCredentials(manager.azure(fallback=found.source), found.kind if manager.kind is None else "api-key")
+    return AzureCredentials(manager.azure(fallback=found.source), manager.header or found.kind)
 
 
 def _from_environment(

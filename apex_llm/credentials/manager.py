@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import msgspec
 
 from apex_llm.credentials.aws_explicit import from_mapping
-from apex_llm.credentials.azure_tokens import AzureToken, azure_api_key, azure_bearer
+from apex_llm.credentials.azure_tokens import AzureToken, HeaderKind, azure_api_key, azure_bearer
 from apex_llm.credentials.cached import CachedCredentials, Fetched
 from apex_llm.credentials.threads import call
 from apex_llm.errors import (
@@ -31,6 +31,12 @@ _INTERVAL = 2.0
 _BEARER = ("bearer_token", "aws_bearer_token_bedrock", "api_key")
 _API_KEY = ("api_key", "azure_api_key", "azure_openai_api_key", "key")
 _AD_TOKEN = ("azure_ad_token", "ad_token", "bearer_token")
+
+_ALIASES = {
+    "aws_region": ("region", "region_name"),
+    "api_base": ("endpoint", "azure_endpoint", "base_url"),
+    "default_deployment": ("deployment", "deployment_id", "deployment_name"),
+}
 
 T = TypeVar("T", AwsCredentials, AccessToken, AzureToken)
 
@@ -106,8 +112,18 @@ class ManagerCredentials:
             return None
         return "bearer" if _one(values, _BEARER) and not _one(values, ("aws_access_key_id",)) else "keys"
 
+    @property
+    def header(self) -> HeaderKind | None:
+        """The header that an entry of Azure goes into, as of the last look."""
+        values = None if self._last is None else self._last.values
+        if values is None:
+            return None
+        return "bearer" if _one(values, _AD_TOKEN) else "api-key"
+
     async def settings(self) -> Mapping[str, Any]:
-        """What the entry holds besides secrets: ``aws_region``, ``api_base``, ``api_version``, … ``{}`` without one.
+        """What the entry holds besides secrets: ``aws_region``, ``api_base``, ``default_deployment``, …
+
+        Other usual names (``region``, ``endpoint``, ``deployment``) are there under these too. ``{}`` without an entry.
 
         Raises:
             KeyAccessDeniedError: The plugin may not have it.
@@ -116,8 +132,9 @@ class ManagerCredentials:
         values = (await self.cache.get()).values or {}
         secret = ("key", "secret", "token", "password")
         kept = {name: value for name, value in values.items() if not any(word in name.lower() for word in secret)}
-        if "aws_region" not in kept and "region" in kept:
-            kept["aws_region"] = kept["region"]
+        for name, others in _ALIASES.items():
+            if name not in kept and (other := next((other for other in others if other in kept), None)):
+                kept[name] = kept[other]
         return kept
 
     def aws(self, *, fallback: CredentialSource[AwsCredentials] | None = None) -> CredentialSource[AwsCredentials]:

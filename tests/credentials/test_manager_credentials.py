@@ -167,8 +167,13 @@ async def test_a_single_key_of_bedrock_is_a_bearer_key(entry, key) -> None:
 async def test_entries_of_azure(entry, kind, value) -> None:
     source = held(Manager(azure_openai=entry), "azure_openai")
     settings = await source.settings()
-    found = await azure_credentials(manager=source, environ={"AZURE_OPENAI_API_KEY": "env"}).source.get()
+    made = azure_credentials(manager=source, environ={"AZURE_OPENAI_API_KEY": "env"})
+    found = await made.source.get()
 
+    assert made.kind == kind
+    if isinstance(entry, dict):
+        assert settings["api_base"] == "https://x.openai.azure.com"
+        assert settings.get("default_deployment") == entry.get("deployment")
     assert (found.header, found.value.reveal()) == (kind, value)
     assert not {"api_key", "azure_ad_token"} & set(settings)
     empty = azure_credentials(manager=held(Manager(), "azure_openai"), environ={"AZURE_OPENAI_API_KEY": "env"})
