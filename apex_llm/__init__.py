@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         ContentFiltered,
         GuardrailTraced,
         ReasoningDelta,
+        ServerToolResultAdded,
         StreamEvent,
         StreamFinished,
         StreamStarted,
@@ -108,8 +109,8 @@ _ROOMS = {
     "apex_llm.transport.observe": "Observer",
     "apex_llm.transport.retry": "RetryPolicy RetryStrategy",
     "apex_llm.types.events": (
-        "CitationAdded ContentFiltered GuardrailTraced ReasoningDelta StreamEvent StreamFinished StreamStarted "
-        "TextDelta ToolCallDelta ToolCallFinished ToolCallStarted UnknownEvent"
+        "CitationAdded ContentFiltered GuardrailTraced ReasoningDelta ServerToolResultAdded StreamEvent "
+        "StreamFinished StreamStarted TextDelta ToolCallDelta ToolCallFinished ToolCallStarted UnknownEvent"
     ),
     "apex_llm.types.http": "Timeout",
     "apex_llm.types.messages": (
@@ -179,6 +180,7 @@ __all__ = [
     "RetryPolicy",
     "RetryStrategy",
     "Secret",
+    "ServerToolResultAdded",
     "SseError",
     "StreamEvent",
     "StreamFinished",

@@ -12,6 +12,7 @@ from apex_llm.types.events import (
     ContentFiltered,
     GuardrailTraced,
     ReasoningDelta,
+    ServerToolResultAdded,
     StreamEvent,
     StreamFinished,
     StreamStarted,
@@ -117,6 +118,8 @@ class Accumulator:
                 call.whole = event.arguments
             case CitationAdded():
                 self._blocks.append(event.citation)
+            case ServerToolResultAdded():
+                self._blocks.append(event.result)
             case ContentFiltered():
                 found = self._extra.setdefault("content_filtered", [])
                 found.append({"where": event.where, "categories": event.categories, "details": event.details})

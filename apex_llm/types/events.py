@@ -13,6 +13,7 @@ __all__ = [
     "ContentFiltered",
     "GuardrailTraced",
     "ReasoningDelta",
+    "ServerToolResultAdded",
     "StreamEvent",
     "StreamFinished",
     "StreamStarted",
@@ -28,7 +29,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from apex_llm.types.messages import CitationPart
+from apex_llm.types.messages import CitationPart, ToolResultPart
 from apex_llm.types.responses import FinishReason, Usage
 
 
@@ -82,6 +83,13 @@ class ToolCallFinished(msgspec.Struct, frozen=True, gc=False):
     server_side: bool = False
 
 
+class ServerToolResultAdded(msgspec.Struct, frozen=True):
+    """A tool that the provider ran itself, such as Nova's code interpreter, has answered."""
+
+    index: int
+    result: ToolResultPart
+
+
 class CitationAdded(msgspec.Struct, frozen=True):
     """The text of the same index relies on this source."""
 
@@ -130,6 +138,7 @@ StreamEvent: TypeAlias = (
     | ToolCallStarted
     | ToolCallDelta
     | ToolCallFinished
+    | ServerToolResultAdded
     | CitationAdded
     | ContentFiltered
     | GuardrailTraced

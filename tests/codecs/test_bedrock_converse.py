@@ -19,6 +19,7 @@ from apex_llm.errors import InvalidRequestError, LimitExceededError, ResponseFor
 from apex_llm.types.events import (
     GuardrailTraced,
     ReasoningDelta,
+    ServerToolResultAdded,
     StreamFinished,
     StreamStarted,
     TextDelta,
@@ -828,7 +829,7 @@ def test_what_is_new_is_carried_not_interpreted() -> None:
     assert decoder.feed("contentBlockStart", b'{"contentBlockIndex":0,"start":{}}') == ()
 
 
-def test_a_server_side_result_is_kept_for_the_response() -> None:
+def test_a_server_side_result_is_an_event_of_its_own_when_its_block_ends() -> None:
     use = {"toolUseId": "t", "name": "nova_code_interpreter", "type": "server_tool_use"}
     result = {"toolUseId": "t", "type": "nova_code_interpreter_result", "status": "success"}
     events = feed(
@@ -843,8 +844,8 @@ def test_a_server_side_result_is_kept_for_the_response() -> None:
     )
 
     assert events[2] == ToolCallFinished(0, "t", "nova_code_interpreter", '{"snippet":"1"}', server_side=True)
-    (kept,) = events[-1].extra["server_tool_results"]
-    assert (kept["tool_call_id"], kept["content"], kept["is_error"]) == ("t", {"stdOut": "1"}, False)
+    answered = ToolResultPart(tool_call_id="t", content={"stdOut": "1"}, name="nova_code_interpreter", server_side=True)
+    assert events[3] == ServerToolResultAdded(1, answered)
 
 
 @pytest.mark.parametrize(

@@ -425,3 +425,35 @@ async def test_a_refused_connection_is_a_connection_error_with_its_kind() -> Non
 
     assert caught.value.kind == "refused"
     assert caught.value.attempts == 3
+
+
+async def test_a_model_that_does_not_stream_tools_is_asked_for_the_whole_answer_and_replayed(
+    emulator: Emulator,
+) -> None:
+    """Llama, Mistral and others answer 400 to ConverseStream with tools, and answer Converse well."""
+    emulator.script(Answer.tool_call("get_weather", {"city": "Oslo"}, text="Let me look."), Answer.text("Hi"))
+
+    async with make("converse") as provider:
+        async with provider.chat_stream("Weather?", model="llama", tools=[WEATHER]) as stream:
+            events = [event async for event in stream]
+        await provider.chat_stream("Again", model="llama", tools=[WEATHER]).collect()
+
+    assert isinstance(events[0], StreamStarted)
+    assert stream.response.tool_calls[0].input == {"city": "Oslo"}
+    assert stream.response.text == "Let me look."
+    assert any("replayed" in warning for warning in stream.response.warnings)
+    assert [request.operation for request in emulator.requests] == ["converse-stream", "converse", "converse"]
+
+
+async def test_a_deployment_that_refuses_max_tokens_is_asked_again_in_its_own_words(emulator: Emulator) -> None:
+    message = "Unsupported parameter: 'max_completion_tokens' is not supported with this model."
+    refusal = Answer.json(
+        {"error": {"message": message, "param": "max_completion_tokens", "code": "unsupported_parameter"}}, status=400
+    )
+    emulator.script(refusal, Answer.text("one"), Answer.text("two"))
+
+    async with make("azure-v1") as provider:
+        assert await provider.generate_text("Hi", max_tokens=5) == "one"
+        assert await provider.generate_text("Hi", max_tokens=5) == "two"
+
+    assert ["max_tokens" in request.json for request in emulator.requests] == [False, True, True]

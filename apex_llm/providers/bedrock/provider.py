@@ -22,6 +22,7 @@ from apex_llm.codecs.chat.anthropic_messages import AnthropicMessagesCodec
 from apex_llm.codecs.chat.bedrock_converse import BedrockConverseCodec
 from apex_llm.codecs.failures import unexpected_content
 from apex_llm.codecs.framing import ChunkFraming, EventStreamFraming
+from apex_llm.codecs.replay import ReplayCodec, WholeBodyFraming
 from apex_llm.credentials.aws import aws_credentials, aws_region, bedrock_bearer
 from apex_llm.credentials.manager import credentials_from_manager
 from apex_llm.errors import (
@@ -169,6 +170,7 @@ class BedrockProvider(BaseLlmProvider):
         )
         # Shared with copies made by with_options(), so that set-up happens once for all of them.
         self._memory: dict[str, _Ready] = {}
+        self._unstreamed_tools: set[str] = set()
 
     async def aclose(self) -> None:
         """Close all connections. The provider can be used again afterwards; it connects anew."""
@@ -273,7 +275,11 @@ class BedrockProvider(BaseLlmProvider):
         return Resolved(model, family or model)
 
     def _route(self, plane: Plane, resolved: Resolved, request: ChatRequest, *, stream: bool) -> Route:
+        if replay := stream and bool(request.tools) and resolved.model in self._unstreamed_tools:
+            stream = False
         codec, framing, operation = self._format(resolved, stream=stream)
+        if replay:
+            codec = ReplayCodec(codec)
         if resolved.family != request.model:
             request = msgspec.structs.replace(request, model=resolved.family)
         body, warnings = codec.encode(request, stream=stream)
@@ -293,6 +299,8 @@ class BedrockProvider(BaseLlmProvider):
             operation=operation,
             model=resolved.model,
         )
+        if replay:
+            return Route(outgoing, codec, WholeBodyFraming, warnings)
         region = self._memory["ready"].region
         return Route(outgoing, codec, partial(framing, model=resolved.model, region=region), warnings)
 
@@ -306,6 +314,14 @@ class BedrockProvider(BaseLlmProvider):
                 hint="Use api='auto'; for an ARN, say which model it is with families={arn: model id}.",
             )
         return _ANTHROPIC, ChunkFraming, "invoke-with-response-stream" if stream else "invoke"
+
+    def _learn(self, resolved: Resolved, error: InvalidRequestError) -> bool:
+        """Some models refuse tools when streaming; they are then asked for the whole answer."""
+        if "tool use in streaming mode" not in error.message or resolved.model in self._unstreamed_tools:
+            return False
+        _logger.info("%s does not stream tool calls; its answers will be replayed", resolved.model)
+        self._unstreamed_tools.add(resolved.model)
+        return True
 
     # Listings --------------------------------------------------------------------------------
 

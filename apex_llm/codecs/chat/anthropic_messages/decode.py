@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["decode_answer", "is_server_call", "is_server_result"]
+__all__ = ["decode_answer", "extra_members", "is_server_call", "is_server_result", "read_server_result"]
 
 from typing import Any, cast
 
@@ -91,20 +91,21 @@ def _read_block(block: Block, parts: list[Part]) -> bool:
     elif kind == "redacted_thinking":
         parts.append(ReasoningPart(redacted=block.data or ""))
     elif is_server_result(kind):
-        content = block.content
-        parts.append(
-            ToolResultPart(
-                tool_call_id=block.tool_use_id or "",
-                content=cast("str | dict[str, Any] | list[Any]", content)
-                if isinstance(content, str | dict | list)
-                else "",
-                name=kind,
-                server_side=True,
-            )
-        )
+        parts.append(read_server_result(block))
     else:
         return False
     return True
+
+
+def read_server_result(block: Block) -> ToolResultPart:
+    """What a tool that the service ran itself has answered."""
+    content = block.content
+    return ToolResultPart(
+        tool_call_id=block.tool_use_id or "",
+        content=cast("str | dict[str, Any] | list[Any]", content) if isinstance(content, str | dict | list) else "",
+        name=block.type,
+        server_side=True,
+    )
 
 
 def extra_members(stop_sequence: str | None, stop_details: dict[str, Any] | None) -> dict[str, Any]:

@@ -15,7 +15,12 @@ from typing import Any, ClassVar
 import msgspec
 
 from apex_llm.codecs.chat._common import ToolCallBuilder
-from apex_llm.codecs.chat.anthropic_messages.decode import extra_members, is_server_call, is_server_result
+from apex_llm.codecs.chat.anthropic_messages.decode import (
+    extra_members,
+    is_server_call,
+    is_server_result,
+    read_server_result,
+)
 from apex_llm.codecs.chat.anthropic_messages.wire import (
     Event,
     EventType,
@@ -45,6 +50,7 @@ from apex_llm.types.events import (
     CitationAdded,
     GuardrailTraced,
     ReasoningDelta,
+    ServerToolResultAdded,
     StreamEvent,
     StreamFinished,
     StreamStarted,
@@ -78,7 +84,6 @@ class AnthropicStreamDecoder:
         "_extra",
         "_guardrail_action",
         "_metrics",
-        "_results",
         "_stop_reason",
         "_stopped",
         "_tools",
@@ -88,7 +93,6 @@ class AnthropicStreamDecoder:
 
     def __init__(self) -> None:
         self._tools: dict[int, ToolCallBuilder] = {}
-        self._results: list[dict[str, Any]] = []
         self._stopped = False
         self._stop_reason: str | None = None
         self._guardrail_action: str | None = None
@@ -150,8 +154,6 @@ class AnthropicStreamDecoder:
         usage = usage_of(self._usage) or usage_of_metrics(self._metrics)
         if usage is None:
             self._warn("the stream gives no usage")
-        if self._results:
-            self._extra["server_tool_results"] = self._results
         return (
             StreamFinished(
                 finish_reason=read_finish_reason(self._stop_reason, self._guardrail_action, self._warnings),
@@ -221,9 +223,8 @@ class AnthropicStreamDecoder:
         if kind == "redacted_thinking":
             return (*pending, ReasoningDelta("", index, None, block.data or ""))
         if is_server_result(kind):
-            self._results.append({"tool_call_id": block.tool_use_id, "content": block.content, "type": kind})
-        else:
-            self._warn(f"unknown content block {(kind or '')[:80]!r} was ignored")
+            return (*pending, ServerToolResultAdded(index, read_server_result(block)))
+        self._warn(f"unknown content block {(kind or '')[:80]!r} was ignored")
         return (*pending, UnknownEvent("content_block_start", payload))
 
     def _block_stop(self, event: Event, payload: bytes) -> Sequence[StreamEvent]:

@@ -17,7 +17,7 @@ from apex_llm.codecs.chat.bedrock_converse.wire import (
     Image,
     read_citation,
     read_finish_reason,
-    read_tool_result,
+    read_server_result,
     read_usage,
 )
 from apex_llm.codecs.json_text import decode_json
@@ -98,15 +98,7 @@ def _read_block(block: Block, parts: list[Part], warnings: list[str]) -> bool:
             parts.append(TextPart(text=text))
         parts.extend(read_citation(citation) for citation in cited.citations or () if citation is not None)
     elif (result := block.tool_result) is not None:
-        parts.append(
-            ToolResultPart(
-                tool_call_id=result.tool_use_id or "",
-                content=read_tool_result(result.content),
-                is_error=result.status == "error",
-                name=result.type.removesuffix("_result") if result.type else None,
-                server_side=True,
-            )
-        )
+        parts.append(read_server_result(result))
     elif block.image is not None:
         _read_image(block.image, parts, warnings)
     else:

@@ -25,7 +25,7 @@ from apex_llm.codecs.chat.bedrock_converse.wire import (
     ToolResultBlock,
     read_citation,
     read_finish_reason,
-    read_tool_result,
+    read_server_result,
     read_usage,
 )
 from apex_llm.codecs.json_text import decode_json
@@ -34,6 +34,7 @@ from apex_llm.types.events import (
     CitationAdded,
     GuardrailTraced,
     ReasoningDelta,
+    ServerToolResultAdded,
     StreamEvent,
     StreamFinished,
     StreamStarted,
@@ -95,8 +96,6 @@ class ConverseStreamDecoder:
         reason = read_finish_reason(self._stop_reason, self._warnings)
         if self._usage is None:
             self._warn("the stream gives no usage")
-        if self._results:
-            self._extra["server_tool_results"] = [_result(block) for block in self._results.values()]
         return (
             StreamFinished(
                 finish_reason=reason,
@@ -137,6 +136,7 @@ class ConverseStreamDecoder:
         if delta.tool_result is not None and index in self._results:
             block = self._results[index]
             block.content = [*(block.content or ()), *delta.tool_result]
+            return _NOTHING
         return (UnknownEvent("contentBlockDelta", payload),)
 
     def _message_start(self, payload: bytes) -> Sequence[StreamEvent]:
@@ -159,7 +159,7 @@ class ConverseStreamDecoder:
             return (*pending, ToolCallStarted(index, tool.id, tool.name, tool.server_side))
         if start is not None and start.tool_result is not None:
             self._results[index] = start.tool_result
-            return (*pending, UnknownEvent("contentBlockStart", payload))
+            return pending
         if start is None or payload_is_empty_start(payload):
             return pending
         return (*pending, UnknownEvent("contentBlockStart", payload))
@@ -173,9 +173,10 @@ class ConverseStreamDecoder:
         self._stopped = True
         self._stop_reason = event.stop_reason
         self._extra.update(extra_members(event))
-        if not self._tools:
+        if not self._tools and not self._results:
             return _NOTHING
-        return tuple(finished for index in sorted(self._tools) for finished in self._close(index))
+        open_blocks = sorted({*self._tools, *self._results})
+        return tuple(finished for index in open_blocks for finished in self._close(index))
 
     def _metadata(self, payload: bytes) -> Sequence[StreamEvent]:
         event = decode_json(payload, Metadata, what="A metadata event")
@@ -188,7 +189,8 @@ class ConverseStreamDecoder:
     def _close(self, index: int) -> Sequence[StreamEvent]:
         tool = self._tools.pop(index, None)
         if tool is None:
-            return _NOTHING
+            result = self._results.pop(index, None)
+            return (ServerToolResultAdded(index, read_server_result(result)),) if result is not None else _NOTHING
         return (ToolCallFinished(index, tool.id, tool.name, tool.arguments, tool.server_side),)
 
     def _warn(self, warning: str) -> None:
@@ -208,12 +210,3 @@ class ConverseStreamDecoder:
 def payload_is_empty_start(payload: bytes) -> bool:
     """Whether ``start`` holds nothing, as in streams of other people's making."""
     return not decode_json(payload, dict[str, Any], what="A contentBlockStart").get("start")
-
-
-def _result(block: ToolResultBlock) -> dict[str, Any]:
-    return {
-        "tool_call_id": block.tool_use_id,
-        "content": read_tool_result(block.content),
-        "is_error": block.status == "error",
-        "type": block.type,
-    }

@@ -18,7 +18,7 @@ __all__ = [
     "ToolResultBlock",
     "read_citation",
     "read_finish_reason",
-    "read_tool_result",
+    "read_server_result",
     "read_usage",
 ]
 
@@ -27,7 +27,7 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from apex_llm.codecs.json_text import decode_json
-from apex_llm.types.messages import CitationPart
+from apex_llm.types.messages import CitationPart, ToolResultPart
 from apex_llm.types.responses import FinishReason, Usage
 
 Document: TypeAlias = dict[str, Any]
@@ -256,7 +256,18 @@ def read_citation(citation: Citation) -> CitationPart:
     )
 
 
-def read_tool_result(content: list[Document | None] | None) -> str | dict[str, Any] | list[Any]:
+def read_server_result(block: ToolResultBlock) -> ToolResultPart:
+    """What a tool that the service ran itself has answered."""
+    return ToolResultPart(
+        tool_call_id=block.tool_use_id or "",
+        content=_read_tool_result(block.content),
+        is_error=block.status == "error",
+        name=block.type.removesuffix("_result") if block.type else None,
+        server_side=True,
+    )
+
+
+def _read_tool_result(content: list[Document | None] | None) -> str | dict[str, Any] | list[Any]:
     """What a server-side tool answered: the one text or JSON object, or the list of several."""
     values: list[Any] = [
         block["text"] if "text" in block else block.get("json", block) for block in content or () if block
