@@ -121,7 +121,7 @@ class ManagerCredentials:
         return "bearer" if _one(values, _AD_TOKEN) else "api-key"
 
     async def settings(self) -> Mapping[str, Any]:
-        """What the entry holds besides secrets: ``aws_region``, ``api_base``, ``default_deployment``, …
+        """What the entry holds besides secrets, such as ``aws_region``, ``api_base``, ``default_deployment``.
 
         Other usual names (``region``, ``endpoint``, ``deployment``) are there under these too. ``{}`` without an entry.
 
