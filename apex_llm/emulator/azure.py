@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from apex_llm.emulator import azure_chat, azure_checks
+from apex_llm.emulator import azure_chat, azure_checks, openai_format
 from apex_llm.emulator.answers import Answer, Failure
 from apex_llm.emulator.auth import AzureVerifier
 from apex_llm.emulator.defaults import Call, count_tokens, default_answer
@@ -23,7 +23,7 @@ from apex_llm.emulator.failures import azure_failure, azure_retry_headers
 from apex_llm.emulator.listings import azure_base_models, azure_deployments, openai_models
 from apex_llm.emulator.native import embedding_vector
 from apex_llm.emulator.recorded import RecordedRequest
-from apex_llm.emulator.wire import Refusal, Reply, compact, data_event, list_of, mapping, text_of
+from apex_llm.emulator.wire import Refusal, Reply, compact, data_event, int_of, list_of, mapping, text_of
 
 DATED_VERSIONS = frozenset({
     "2022-12-01", "2023-05-15", "2023-06-01-preview", "2023-07-01-preview", "2023-08-01-preview", "2023-09-01-preview",
@@ -103,8 +103,9 @@ class AzureService:
             )
         if request.operation == "embeddings":
             return self._embeddings(mapping(body), model)
-        azure_checks.check_request(mapping(body), context=self._context(request))
-        return azure_chat.read_call(mapping(body), model=model)
+        context = azure_checks.Context(model=model, version=version, created=int(self._clock()))
+        azure_checks.check_request(mapping(body), context=context)
+        return openai_format.read_call(mapping(body), model=model)
 
     def write(self, answer: Answer | None, call: Call, request: RecordedRequest) -> Reply:
         """An answer (``None``: the emulator's own) as this call asks for it."""
@@ -185,7 +186,10 @@ class AzureService:
 
     def _context(self, request: RecordedRequest) -> azure_checks.Context:
         return azure_checks.Context(
-            model=self._deployments[request.model], version=self._version(request), created=int(self._clock())
+            model=self._deployments[request.model],
+            version=self._version(request),
+            created=int(self._clock()),
+            choices=int_of(mapping(request.json).get("n")) or 1,
         )
 
     def _list(self, request: RecordedRequest, version: str) -> Reply:
@@ -205,7 +209,16 @@ class AzureService:
                 type="invalid_request_error",
                 param=None,
             )
-        dimensions = int(body.get("dimensions") or (3072 if model.endswith("large") else 1536))
+        most = 3072 if model.endswith("large") else 1536
+        dimensions = int_of(body.get("dimensions")) or most
+        if not 0 < dimensions <= most:
+            raise Refusal(
+                400,
+                "",
+                f"Invalid value for 'dimensions': {dimensions}.",
+                type="invalid_request_error",
+                param="dimensions",
+            )
         data: list[dict[str, Any]] = []
         for index, text in enumerate(texts):
             vector: Any = embedding_vector(str(text), dimensions)

@@ -46,6 +46,15 @@ _FIXED_SAMPLING = (
     "top_logprobs",
     "top_p",
 )
+_TYPES: dict[str, Any] = {
+    "messages": list,
+    "response_format": dict,
+    "stop": (str, list),
+    "stream": bool,
+    "stream_options": dict,
+    "tool_choice": (str, dict),
+    "tools": list,
+}
 _ROLES = frozenset({"assistant", "developer", "function", "system", "tool", "user"})
 
 
@@ -58,6 +67,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """The dated api-version, or ``"v1"``."""
     created: int
     """Seconds since the epoch."""
+    choices: int = 1
+    """How many choices were asked for."""
 
 
 def check_request(body: dict[str, Any], *, context: Context) -> None:
@@ -78,10 +89,14 @@ def check_request(body: dict[str, Any], *, context: Context) -> None:
         raise _invalid(f"Unrecognized request argument{plural} supplied: {', '.join(unknown)}")
     if _REASONING_MODEL.match(context.model):
         _check_reasoning_model(body)
+    for name, kind in _TYPES.items():
+        if body.get(name) is not None and not isinstance(body[name], kind):
+            raise _invalid(f"Invalid type for '{name}'.", param=name, code="invalid_type")
     _in_range(body, "temperature", 0, 2)
     _in_range(body, "top_p", 0, 1)
     for name in ("max_tokens", "max_completion_tokens"):
         _in_range(body, name, 1, None)
+    _in_range(body, "n", 1, 128)
     if "max_tokens" in body and "max_completion_tokens" in body:
         raise _invalid("Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.")
     _check_messages(body)
@@ -143,7 +158,7 @@ def _check_messages(body: dict[str, Any]) -> None:
     for index, item in enumerate(messages):
         message = mapping(item)
         role = message.get("role")
-        if role not in _ROLES:
+        if not isinstance(role, str) or role not in _ROLES:
             raise _invalid(
                 f"Invalid value: '{role}'. Supported values are: 'system', 'assistant', 'user', "
                 "'function', 'tool', and 'developer'.",

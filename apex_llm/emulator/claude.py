@@ -14,7 +14,7 @@ from typing import Any
 from apex_llm.emulator.answers import Answer, ReasoningBlock, TextBlock, ToolCallBlock
 from apex_llm.emulator.converse import output_tokens, padding
 from apex_llm.emulator.defaults import Call, ToolSpec, count_tokens
-from apex_llm.emulator.wire import Refusal, compact, event_frame, list_of, mapping, text_of
+from apex_llm.emulator.wire import Refusal, compact, event_frame, int_of, list_of, mapping, strings_of, text_of
 
 _MEMBERS = frozenset({
     "anthropic_beta", "anthropic_version", "cache_control", "context_management", "max_tokens", "messages", "metadata",
@@ -61,7 +61,7 @@ def check_request(body: dict[str, Any], *, model: str) -> None:
         raise _malformed("messages: at least one message is required")
     for index, item in enumerate(messages):
         message = mapping(item)
-        if message.get("role") not in {"user", "assistant", "system"}:
+        if message.get("role") not in ("user", "assistant", "system"):
             raise _malformed(f"messages.{index}.role: Input should be 'user' or 'assistant'")
         content = message.get("content")
         if not content and not (index == len(messages) - 1 and message.get("role") == "assistant"):
@@ -107,14 +107,14 @@ def read_call(body: dict[str, Any], *, model: str) -> Call:
         prompt=prompts[-1] if prompts else "",
         tool_result=None if result is None else " ".join(_texts(result.get("content"))),
         everything="\n".join(everything),
-        max_tokens=body.get("max_tokens"),
-        stop=tuple(list_of(body.get("stop_sequences"))),
+        max_tokens=int_of(body.get("max_tokens")),
+        stop=strings_of(body.get("stop_sequences")),
         tools=tuple(
             ToolSpec(text_of(mapping(tool).get("name")), mapping(mapping(tool).get("input_schema")))
             for tool in list_of(body.get("tools"))
         ),
         forced_tool="*" if kind == "any" else text_of(choice.get("name")) if kind == "tool" else None,
-        reasoning=mapping(body.get("thinking")).get("type") in {"enabled", "adaptive"},
+        reasoning=mapping(body.get("thinking")).get("type") in ("enabled", "adaptive"),
         schema=mapping(output.get("schema")) if output else None,
     )
 

@@ -15,13 +15,19 @@ from typing import Any, cast
 from apex_llm.emulator.answers import Answer, ReasoningBlock, TextBlock, ToolCallBlock
 from apex_llm.emulator.defaults import Call, ToolSpec, count_tokens
 from apex_llm.emulator.models import BedrockModel
-from apex_llm.emulator.wire import Refusal, compact, event_frame, list_of, mapping, text_of
+from apex_llm.emulator.wire import Refusal, compact, event_frame, int_of, list_of, mapping, strings_of, text_of
 
 _MEMBERS = frozenset({
     "additionalModelRequestFields", "additionalModelResponseFieldPaths", "guardrailConfig", "inferenceConfig",
     "messages", "outputConfig", "performanceConfig", "promptVariables", "requestMetadata", "serviceTier",
     "system", "toolConfig",
 })  # fmt: skip
+_TYPES: dict[str, type] = {
+    "additionalModelRequestFields": object,
+    "additionalModelResponseFieldPaths": list,
+    "messages": list,
+    "system": list,
+}
 _INFERENCE_MEMBERS = frozenset({"maxTokens", "temperature", "topP", "stopSequences"})
 _BLOCKS = frozenset({
     "text", "image", "document", "video", "audio", "toolUse", "toolResult", "guardContent", "cachePoint",
@@ -48,6 +54,9 @@ def check_request(body: dict[str, Any], *, model: BedrockModel | None, stream: b
         Refusal: With status 400 and the service's words.
     """
     _no_unknown(body, _MEMBERS, "")
+    for name, value in body.items():
+        if value is not None and not isinstance(value, _TYPES.get(name, dict)):
+            raise Refusal(400, "SerializationException", f"Unexpected type of value for {name}.")
     inference = mapping(body.get("inferenceConfig"))
     _no_unknown(inference, _INFERENCE_MEMBERS, "inferenceConfig.")
     _in_range(inference, "temperature", 0, 1)
@@ -57,7 +66,7 @@ def check_request(body: dict[str, Any], *, model: BedrockModel | None, stream: b
     if not messages:
         raise _invalid("The value at messages is empty. Add at least one message, and try again.")
     vendor = "" if model is None else model.vendor
-    if mapping(messages[0]).get("role") != "user" and vendor not in {"anthropic", "qwen"}:
+    if mapping(messages[0]).get("role") == "assistant" and vendor not in {"anthropic", "qwen"}:
         raise _invalid(
             "A conversation must start with a user message. Try again with a conversation that starts "
             "with a user message."
@@ -88,15 +97,15 @@ def read_call(body: dict[str, Any], *, model: str) -> Call:
         prompt=prompts[-1] if prompts else "",
         tool_result=None if result is None else _result_text(result),
         everything="\n".join(texts),
-        max_tokens=inference.get("maxTokens"),
-        stop=tuple(list_of(inference.get("stopSequences"))),
+        max_tokens=int_of(inference.get("maxTokens")),
+        stop=strings_of(inference.get("stopSequences")),
         tools=tuple(
             ToolSpec(text_of(spec.get("name")), mapping(mapping(spec.get("inputSchema")).get("json")))
             for tool in list_of(tools.get("tools"))
             if (spec := mapping(mapping(tool).get("toolSpec")))
         ),
         forced_tool="*" if "any" in choice else text_of(mapping(choice.get("tool")).get("name")) or None,
-        reasoning=mapping(extra.get("thinking")).get("type") in {"enabled", "adaptive"},
+        reasoning=mapping(extra.get("thinking")).get("type") in ("enabled", "adaptive"),
         schema=_parsed(schema),
     )
 
@@ -133,6 +142,16 @@ def write_response(answer: Answer, call: Call) -> dict[str, Any]:
 
 def write_stream(answer: Answer, call: Call) -> tuple[tuple[bytes, ...], int]:
     """The frames of a streamed answer, and the index of ``messageStop``."""
+    events, terminal = stream_events(answer, call)
+    frames = tuple(
+        event_frame(name, compact({**payload, "p": padding(position)}))
+        for position, (name, payload) in enumerate(events)
+    )
+    return frames, terminal
+
+
+def stream_events(answer: Answer, call: Call) -> tuple[list[tuple[str, dict[str, Any]]], int]:
+    """Name and payload of each event, and the index of ``messageStop``."""
     events: list[tuple[str, dict[str, Any]]] = [("messageStart", {"role": "assistant"})]
     for index, block in enumerate(answer.blocks):
         match block:
@@ -150,11 +169,7 @@ def write_stream(answer: Answer, call: Call) -> tuple[tuple[bytes, ...], int]:
     terminal = len(events)
     events.append(("messageStop", {"stopReason": _stop(answer)}))
     events.append(("metadata", {"metrics": {"latencyMs": 412}, "usage": usage(answer, call)}))
-    frames = tuple(
-        event_frame(name, compact({**payload, "p": padding(position)}))
-        for position, (name, payload) in enumerate(events)
-    )
-    return frames, terminal
+    return events, terminal
 
 
 def usage(answer: Answer, call: Call) -> dict[str, Any]:
@@ -257,7 +272,7 @@ def _in_range(value: dict[str, Any], name: str, low: float, high: float | None) 
 
 def _check_message(message: dict[str, Any], where: str) -> None:
     role = message.get("role")
-    if role not in {"user", "assistant", "system"}:
+    if role not in ("user", "assistant", "system"):
         raise _invalid(
             f"1 validation error detected: Value '{role}' at '{where}.role' failed to satisfy constraint: "
             "Member must satisfy enum value set: [user, assistant]"

@@ -14,9 +14,11 @@ from typing import Any, cast
 import msgspec
 
 from apex_llm.emulator.answers import Answer, ReasoningBlock, TextBlock
+from apex_llm.emulator.wire import int_of, list_of, mapping, strings_of
 
 _CHARACTERS_PER_TOKEN = 4
 _DEPTH = 8
+_MOST_ITEMS = 100
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
@@ -82,36 +84,32 @@ def _limited(answer: Answer, max_tokens: int) -> Answer:
     return msgspec.structs.replace(answer, blocks=(*reasoning, TextBlock("".join(pieces), pieces)), finish="length")
 
 
-def _example(schema: dict[str, Any], depth: int) -> Any:  # one branch a JSON type
+def _example(given: Any, depth: int) -> Any:  # one branch a JSON type
     """The smallest value that suits a JSON Schema, as far as the common keywords go."""
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    for union in ("anyOf", "oneOf", "allOf"):
-        if schema.get(union):
-            return _example(cast("dict[str, Any]", schema[union][0]), depth - 1)
-    kind = schema.get("type")
-    if isinstance(kind, list):
-        kind = cast("list[Any]", kind)[0]
+    schema = mapping(given)
     if depth <= 0:
         return None
-    match kind:
+    if "const" in schema:
+        return schema["const"]
+    if choices := list_of(schema.get("enum")):
+        return choices[0]
+    for union in ("anyOf", "oneOf", "allOf"):
+        if members := list_of(schema.get(union)):
+            return _example(members[0], depth - 1)
+    kinds = strings_of(schema.get("type"))
+    match kinds[0] if kinds else "object":
         case "string":
             return "example"
-        case "integer":
-            return int(schema.get("minimum", 1))
-        case "number":
-            return float(schema.get("minimum", 1.0))
+        case "integer" | "number":
+            return int_of(schema.get("minimum")) or 1
         case "boolean":
             return True
         case "null":
             return None
         case "array":
-            items = schema.get("items")
-            count = max(1, int(schema.get("minItems", 1)))
-            return [_example(cast("dict[str, Any]", items), depth - 1)] * count if isinstance(items, dict) else []
+            count = min(_MOST_ITEMS, max(1, int_of(schema.get("minItems")) or 1))
+            return [_example(schema["items"], depth - 1)] * count if "items" in schema else []
         case _:
-            properties = cast("dict[str, dict[str, Any]]", schema.get("properties") or {})
-            wanted = cast("list[str]", schema.get("required") or list(properties))
+            properties = mapping(schema.get("properties"))
+            wanted = strings_of(schema.get("required")) or tuple(properties)
             return {name: _example(properties.get(name, {"type": "string"}), depth - 1) for name in wanted}

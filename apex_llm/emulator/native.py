@@ -15,11 +15,17 @@ import math
 import struct
 from typing import Any
 
-from apex_llm.emulator.answers import Answer, TextBlock
+import msgspec
+
+from apex_llm.emulator import converse, openai_format
+from apex_llm.emulator.answers import Answer, ReasoningBlock, TextBlock
 from apex_llm.emulator.claude import chunk
-from apex_llm.emulator.converse import output_tokens, write_response
+from apex_llm.emulator.converse import output_tokens
 from apex_llm.emulator.defaults import Call, count_tokens, default_answer
-from apex_llm.emulator.wire import Refusal, Reply, compact, list_of, mapping, text_of
+from apex_llm.emulator.wire import Refusal, Reply, compact, int_of, list_of, mapping, text_of
+
+_CREATED = 1_768_435_200
+_MOST_DIMENSIONS = 4096
 
 
 def embedding_vector(text: str, dimensions: int) -> list[float]:
@@ -28,6 +34,11 @@ def embedding_vector(text: str, dimensions: int) -> list[float]:
     values = [number / 2**31 - 1.0 for number in struct.unpack(f">{dimensions}I", seed)]
     length = math.sqrt(sum(value * value for value in values)) or 1.0
     return [value / length for value in values]
+
+
+def _dimensions(value: Any, usual: int) -> int:
+    number = int_of(value)
+    return number if number is not None and 0 < number <= _MOST_DIMENSIONS else usual
 
 
 class NativeModels:
@@ -46,22 +57,12 @@ class NativeModels:
                 )
             return Call(model=model, prompt="\n".join(texts), everything=compact(body).decode())
         if model.startswith("amazon.nova"):
-            inference = mapping(body.get("inferenceConfig"))
-            messages = [mapping(message) for message in list_of(body.get("messages"))]
-            texts = [
-                text_of(mapping(part).get("text")) for message in messages for part in list_of(message.get("content"))
-            ]
-            return Call(
-                model=model,
-                prompt=texts[-1] if texts else "",
-                everything="\n".join(texts),
-                max_tokens=inference.get("maxTokens") or inference.get("max_new_tokens"),
-            )
-        messages = list_of(body.get("messages"))
-        content = mapping(messages[-1]).get("content") if messages else None
-        prompt = text_of(body.get("prompt")) or text_of(body.get("inputText")) or text_of(content)
-        limit = body.get("max_gen_len") or body.get("max_tokens") or body.get("max_completion_tokens")
-        return Call(model=model, prompt=prompt, everything=prompt, max_tokens=limit)
+            return converse.read_call(body, model=model)
+        if "messages" in body:
+            return openai_format.read_call(body, model=model)
+        prompt = text_of(body.get("prompt")) or text_of(body.get("inputText"))
+        limit: Any = body.get("max_gen_len") or body.get("max_tokens") or body.get("max_completion_tokens")
+        return Call(model=model, prompt=prompt, everything=prompt, max_tokens=int_of(limit))
 
     def write_default(self, call: Call, *, stream: bool) -> Reply:
         """The emulator's own answer: vectors for embedding models, an echo for the rest."""
@@ -79,7 +80,8 @@ class NativeModels:
         )
 
     def write(self, answer: Answer, call: Call) -> Reply:
-        """A text answer, whole."""
+        """An answer, whole."""
+        answer = _with_tagged_reasoning(answer, call)
         if ".titan-embed" in call.model or ".embed" in call.model:
             return self._embeddings(call)
         text = _text(answer)
@@ -88,7 +90,7 @@ class NativeModels:
         body: dict[str, Any]
         match _family(call.model):
             case "nova":
-                body = write_response(answer, call)
+                body = converse.write_response(answer, call)
             case "llama":
                 body = {
                     "generation": text,
@@ -97,38 +99,40 @@ class NativeModels:
                     "stop_reason": "length" if answer.finish == "length" else "stop",
                 }
             case "mistral-text":
-                body = {"outputs": [{"text": text, "stop_reason": _openai_stop(answer)}]}
+                body = {"outputs": [{"text": text, "stop_reason": openai_format.stop_reason(answer)}]}
             case "titan-text":
                 reason = "LENGTH" if answer.finish == "length" else "FINISH"
                 result = {"tokenCount": written, "outputText": text, "completionReason": reason}
                 body = {"inputTextTokenCount": read, "results": [result]}
             case _:
-                message = {"role": "assistant", "content": text}
                 body = {
                     "id": "chatcmpl-emulated0001",
                     "object": "chat.completion",
-                    "created": 0,
+                    "created": _CREATED,
                     "model": call.model,
-                    "choices": [{"index": 0, "message": message, "finish_reason": _openai_stop(answer)}],
+                    "choices": [
+                        {
+                            "index": 0,
+                            "message": openai_format.message(answer),
+                            "finish_reason": openai_format.stop_reason(answer),
+                        }
+                    ],
                     "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
                 }
         return Reply(body=compact(body), headers=_counts(read, written))
 
     def write_stream(self, answer: Answer, call: Call) -> tuple[tuple[bytes, ...], int]:
-        """A text answer in chunks, and the index of the last, which carries the metrics."""
+        """An answer in chunks, and the index of the last, which carries the metrics."""
+        answer = _with_tagged_reasoning(answer, call)
         read = answer.usage.input or max(1, count_tokens(call.everything))
         written = answer.usage.output or output_tokens(answer)
-        pieces = [piece for block in answer.blocks if isinstance(block, TextBlock) for piece in block.pieces]
-        family = _family(call.model)
-        events = [_piece(family, piece, index, read=read, call=call) for index, piece in enumerate(pieces)]
-        last = _ending(family, answer, call, written)
-        last["amazon-bedrock-invocationMetrics"] = {
+        events = _events(_family(call.model), answer, call, read=read, written=written)
+        events[-1]["amazon-bedrock-invocationMetrics"] = {
             "inputTokenCount": read,
             "outputTokenCount": written,
             "invocationLatency": 412,
             "firstByteLatency": 97,
         }
-        events.append(last)
         return tuple(chunk(compact(event), index) for index, event in enumerate(events)), len(events) - 1
 
     def decode_body(self, value: Any) -> dict[str, Any]:
@@ -159,7 +163,7 @@ class NativeModels:
         tokens = max(1, count_tokens(call.prompt))
         if call.model.startswith("cohere."):
             texts = [text_of(text) for text in list_of(body.get("texts"))]
-            vectors = [embedding_vector(text, int(body.get("output_dimension") or 1024)) for text in texts]
+            vectors = [embedding_vector(text, _dimensions(body.get("output_dimension"), 1024)) for text in texts]
             types = list_of(body.get("embedding_types"))
             written: dict[str, Any] = {
                 "id": "00000000-0000-4000-8000-000000000001",
@@ -168,8 +172,16 @@ class NativeModels:
                 "response_type": "embeddings_by_type" if types else "embeddings_floats",
             }
             return Reply(body=compact(written), headers=(("x-amzn-bedrock-input-token-count", str(tokens)),))
+        dimensions = body.get("dimensions")
+        if dimensions is not None and dimensions not in (256, 384, 512, 1024):
+            raise Refusal(
+                400,
+                "ValidationException",
+                "Malformed input request: #/dimensions: not a valid enum value, "
+                "please reformat your input and try again.",
+            )
         usual = 1536 if call.model.endswith("text-v1") else 1024
-        vector = embedding_vector(call.prompt, int(body.get("dimensions") or usual))
+        vector = embedding_vector(call.prompt, dimensions or usual)
         written = {"embedding": vector, "inputTextTokenCount": tokens}
         if "text-v2" in call.model:
             written["embeddingsByType"] = {"float": vector}
@@ -188,65 +200,64 @@ def _family(model: str) -> str:
     return "openai"
 
 
+def _with_tagged_reasoning(answer: Answer, call: Call) -> Answer:
+    """gpt-oss has no member for reasoning here: it comes in tags, as text."""
+    if not call.model.startswith("openai.gpt-oss"):
+        return answer
+    blocks = tuple(
+        TextBlock(f"<reasoning>{block.text}</reasoning>", ("<reasoning>", *block.pieces, "</reasoning>"))
+        if isinstance(block, ReasoningBlock)
+        else block
+        for block in answer.blocks
+    )
+    return msgspec.structs.replace(answer, blocks=blocks)
+
+
 def _text(answer: Answer) -> str:
     return "".join(block.text for block in answer.blocks if isinstance(block, TextBlock))
 
 
-def _openai_stop(answer: Answer) -> str:
-    return answer.finish if answer.finish in {"length", "tool_calls", "content_filter"} else "stop"
-
-
-def _piece(family: str, piece: str, index: int, *, read: int, call: Call) -> dict[str, Any]:
-    match family:
-        case "nova":
-            return {"contentBlockDelta": {"delta": {"text": piece}, "contentBlockIndex": 0}}
-        case "llama":
-            first = read if index == 0 else None
-            return {
+def _events(family: str, answer: Answer, call: Call, *, read: int, written: int) -> list[dict[str, Any]]:
+    length = answer.finish == "length"
+    if family == "nova":
+        return [{name: payload} for name, payload in converse.stream_events(answer, call)[0]]
+    if family == "openai":
+        return _openai_events(answer, call)
+    pieces = [piece for block in answer.blocks if isinstance(block, TextBlock) for piece in block.pieces]
+    if family == "llama":
+        events: list[dict[str, Any]] = [
+            {
                 "generation": piece,
-                "prompt_token_count": first,
+                "prompt_token_count": read if index == 0 else None,
                 "generation_token_count": index + 1,
                 "stop_reason": None,
             }
-        case "mistral-text":
-            return {"outputs": [{"text": piece, "stop_reason": None}]}
-        case "titan-text":
-            return {"outputText": piece, "index": 0, "completionReason": None}
-        case _:
-            choice = {"index": 0, "delta": {"role": "assistant", "content": piece}, "finish_reason": None}
-            return {
-                "id": "chatcmpl-emulated0001",
-                "object": "chat.completion.chunk",
-                "model": call.model,
-                "choices": [choice],
-            }
+            for index, piece in enumerate(pieces)
+        ]
+        stop = "length" if length else "stop"
+        ending = {"generation": "", "prompt_token_count": None, "generation_token_count": written, "stop_reason": stop}
+        return [*events, ending]
+    if family == "mistral-text":
+        events = [{"outputs": [{"text": piece, "stop_reason": None}]} for piece in pieces]
+        return [*events, {"outputs": [{"text": "", "stop_reason": openai_format.stop_reason(answer)}]}]
+    events = [{"outputText": piece, "index": 0, "completionReason": None} for piece in pieces]
+    return [*events, {"outputText": "", "index": 0, "completionReason": "LENGTH" if length else "FINISH"}]
 
 
-def _ending(family: str, answer: Answer, call: Call, written: int) -> dict[str, Any]:
-    length = answer.finish == "length"
-    match family:
-        case "nova":
-            return {"messageStop": {"stopReason": "max_tokens" if length else "end_turn"}}
-        case "llama":
-            stop = "length" if length else "stop"
-            return {
-                "generation": "",
-                "prompt_token_count": None,
-                "generation_token_count": written,
-                "stop_reason": stop,
-            }
-        case "mistral-text":
-            return {"outputs": [{"text": "", "stop_reason": _openai_stop(answer)}]}
-        case "titan-text":
-            return {"outputText": "", "index": 0, "completionReason": "LENGTH" if length else "FINISH"}
-        case _:
-            choice: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": _openai_stop(answer)}
-            return {
-                "id": "chatcmpl-emulated0001",
-                "object": "chat.completion.chunk",
-                "model": call.model,
-                "choices": [choice],
-            }
+def _openai_events(answer: Answer, call: Call) -> list[dict[str, Any]]:
+    usual = {
+        "id": "chatcmpl-emulated0001",
+        "object": "chat.completion.chunk",
+        "created": _CREATED,
+        "model": call.model,
+        "service_tier": None,
+        "system_fingerprint": None,
+    }
+    choices: list[dict[str, Any]] = [
+        {"delta": delta, "finish_reason": None, "index": 0} for delta in openai_format.deltas(answer)
+    ]
+    choices.append({"delta": dict[str, Any](), "finish_reason": openai_format.stop_reason(answer), "index": 0})
+    return [{**usual, "choices": [choice]} for choice in choices]
 
 
 def _counts(read: int, written: int) -> tuple[tuple[str, str], ...]:

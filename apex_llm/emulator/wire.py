@@ -13,8 +13,10 @@ __all__ = [
     "data_event",
     "event_frame",
     "exception_frame",
+    "int_of",
     "list_of",
     "mapping",
+    "strings_of",
     "text_of",
 ]
 
@@ -69,6 +71,18 @@ def list_of(value: Any) -> list[Any]:
 def text_of(value: Any) -> str:
     """``value`` if it is a string, else the empty one."""
     return value if isinstance(value, str) else ""
+
+
+def int_of(value: Any) -> int | None:
+    """``value`` if it is a JSON integer, else ``None``."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def strings_of(value: Any) -> tuple[str, ...]:
+    """The strings of a JSON array, or a string alone."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(item for item in list_of(value) if isinstance(item, str))
 
 
 def event_frame(event_type: str, payload: bytes, *, content_type: str = "application/json") -> bytes:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from botocore.auth import SigV4Auth
-from conftest import Wire
+from plain_wire import Wire
 
 from apex_llm.emulator import Emulator
 

@@ -5,7 +5,7 @@ import sys
 import threading
 
 import pytest
-from conftest import Wire
+from plain_wire import Wire
 
 from apex_llm.emulator import Emulator
 from apex_llm.errors import ConfigurationError

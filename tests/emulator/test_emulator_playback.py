@@ -1,6 +1,7 @@
 """One answer, every wire: what is said, how fast, and how it breaks."""
 
 import asyncio
+import base64
 import http.client
 import json
 import socket
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.eventstream import EventStreamBuffer
-from conftest import Wire
+from plain_wire import Wire
 
 from apex_llm.emulator import Answer, Emulator
 
@@ -30,6 +31,10 @@ def frames(body: bytes) -> list[tuple[str, dict[str, Any]]]:
         (message.headers.get(":event-type") or message.headers[":exception-type"], json.loads(message.payload))
         for message in buffer
     ]
+
+
+def chunks_of(answer: Any) -> list[dict[str, Any]]:
+    return [json.loads(base64.b64decode(payload["bytes"])) for _, payload in frames(answer.body)]
 
 
 def sse(body: bytes) -> list[str]:
@@ -280,6 +285,33 @@ def test_other_families_answer_in_their_own_bodies(wire: Wire, model: str) -> No
 
     assert "You said: Hi there" in whole.body.decode()
     assert {name for name, _ in streamed} == {"chunk"}
+
+
+def test_nova_and_openai_bodies_carry_tool_calls(wire: Wire) -> None:
+    wire.emulator.script(*[Answer.tool_call("f", {"a": 1}, reasoning="Think.")] * 4)
+    nova, oss = "/model/amazon.nova-micro-v1%3A0/invoke", "/model/openai.gpt-oss-20b-1%3A0/invoke"
+    chat = {"messages": [{"role": "user", "content": "Hi"}]}
+
+    nova_whole = wire.call(nova, NOVA).json
+    oss_whole = wire.call(oss, chat).json
+    nova_stream = chunks_of(wire.call(f"{nova}-with-response-stream", NOVA))
+    oss_stream = chunks_of(wire.call(f"{oss}-with-response-stream", chat))
+
+    assert nova_whole["output"]["message"]["content"][1]["toolUse"]["input"] == {"a": 1}
+    assert nova_whole["stopReason"] == "tool_use"
+    assert oss_whole["choices"][0]["message"]["content"] == "<reasoning>Think.</reasoning>"
+    assert oss_whole["choices"][0]["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a": 1}'}
+    assert "metadata" in nova_stream[-1]
+    assert nova_stream[-1]["amazon-bedrock-invocationMetrics"]["outputTokenCount"] == 4
+    assert oss_stream[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_every_choice_that_was_asked_for_is_there(wire: Wire) -> None:
+    whole = wire.chat(n=3).json
+    chunks = [json.loads(data) for data in sse(wire.chat(n=2, stream=True).body)[1:-1]]
+
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2]
+    assert {choice["index"] for chunk in chunks for choice in chunk["choices"]} == {0, 1}
 
 
 def test_a_filtered_prompt_is_400_on_azure_and_a_guardrail_on_bedrock(wire: Wire) -> None:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from conftest import Wire
+from plain_wire import Wire
 
 TEXT = {"text": "Hi"}
 USER = {"role": "user", "content": [TEXT]}
