@@ -15,6 +15,7 @@ TYPE_CHECKING = False  # the name is what type checkers look for; importing typi
 if TYPE_CHECKING:
     from typing import Any
 
+    from apex_llm.credentials.azure import ClientSecret, ManagedIdentity, WorkloadIdentity
     from apex_llm.errors import (
         ApexLlmError,
         AuthenticationError,
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from apex_llm.types.tools import Tool, ToolChoice
 
 _ROOMS = {
+    "apex_llm.credentials.azure": "ClientSecret ManagedIdentity WorkloadIdentity",
     "apex_llm.errors": (
         "ApexLlmError AuthenticationError ConfigurationError ConnectionFailedError ContentFilteredError "
         "ContextWindowExceededError EventStreamError IdleTimeoutError InvalidEndpointError InvalidRequestError "

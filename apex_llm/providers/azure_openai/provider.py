@@ -341,6 +341,8 @@ class AzureOpenAIProvider(BaseLlmProvider):
         credentials = azure_credentials(
             **self._explicit, environ=self._backend.environ, send=self._backend.fetch, scope=MANAGEMENT_SCOPE
         )
+        if credentials.kind != "bearer":
+            raise ConfigurationError("The management plane takes an Entra token, and only a resource key is at hand.")
         host = self._backend.environ.get("AZURE_RESOURCE_MANAGER_URL") or "https://management.azure.com"
         endpoint, _ = parse_endpoint(host, name="The management endpoint", allow_insecure=self._allow_insecure)
         authentication = BearerAuthentication(credentials.source, origin=endpoint.origin)

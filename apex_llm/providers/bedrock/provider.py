@@ -23,8 +23,9 @@ from apex_llm.codecs.chat.bedrock_converse import BedrockConverseCodec
 from apex_llm.codecs.failures import unexpected_content
 from apex_llm.codecs.framing import ChunkFraming, EventStreamFraming
 from apex_llm.codecs.replay import ReplayCodec, WholeBodyFraming
-from apex_llm.credentials.aws import aws_credentials, aws_region, bedrock_bearer
+from apex_llm.credentials.aws import aws_credentials, aws_region, bedrock_bearer, region_of
 from apex_llm.credentials.manager import credentials_from_manager
+from apex_llm.credentials.threads import run_in_thread
 from apex_llm.errors import (
     ApexLlmError,
     ConfigurationError,
@@ -190,9 +191,10 @@ class BedrockProvider(BaseLlmProvider):
         if self._manager is not None and self._credentials is None and self._bearer_token is None:
             manager_source = credentials_from_manager(self._manager, "aws_bedrock", plugin=self._plugin)
             kept = await manager_source.settings()
-        region, found_in = await aws_region(
-            self._region or kept.get("aws_region"), environ=environ, profile=self._profile
-        )
+        told = self._region or kept.get("aws_region")
+        if told is None and self._credentials is not None:
+            told = await run_in_thread(region_of, self._credentials)
+        region, found_in = await aws_region(told, environ=environ, profile=self._profile)
         if found_in == "default":
             _logger.warning("no AWS region was given or configured; using %s", region)
         endpoints = bedrock_endpoints(
