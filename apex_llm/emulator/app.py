@@ -10,6 +10,7 @@ __all__ = ["Service", "create_application"]
 
 import asyncio
 from collections.abc import Callable, MutableSequence
+from email.utils import formatdate
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -20,6 +21,7 @@ from starlette.routing import Route
 from apex_llm.emulator.answers import Answer
 from apex_llm.emulator.defaults import Call
 from apex_llm.emulator.playback import Playback
+from apex_llm.emulator.quota import TokenQuotas
 from apex_llm.emulator.recorded import RecordedRequest
 from apex_llm.emulator.script import Script
 from apex_llm.emulator.wire import Refusal, Reply
@@ -64,6 +66,7 @@ def create_application(
     bedrock: Service,
     azure: Service,
     script: Script,
+    quotas: TokenQuotas,
     requests: MutableSequence[RecordedRequest],
     clock: Callable[[], float],
 ) -> Starlette:
@@ -87,17 +90,25 @@ def create_application(
         service = azure if recorded.path.startswith("/openai/") else bedrock
         service.identify(recorded)
         requests.append(recorded)
-        answer, reply = _answer(service, recorded, script)
+        answer, reply = _answer(service, recorded, script, quotas)
         recorded.status = reply.status
-        return Playback(reply, answer, service.usual_headers(recorded))
+        date = ("date", formatdate(recorded.received_at, usegmt=True))
+        return Playback(reply, answer, (date, *service.usual_headers(recorded)))
 
     return Starlette(routes=[Route("/{path:path}", endpoint, methods=_METHODS)])
 
 
-def _answer(service: Service, request: RecordedRequest, script: Script) -> tuple[Answer | None, Reply]:
+def _answer(
+    service: Service, request: RecordedRequest, script: Script, quotas: TokenQuotas
+) -> tuple[Answer | None, Reply]:
     try:
         service.authenticate(request)
         prepared = service.prepare(request)
+        if isinstance(prepared, Call):
+            wait = quotas.charge(request.model, prepared, now=request.received_at)
+            if wait is not None:
+                refused = Answer.throttle(retry_after_ms=wait)
+                return refused, service.write(refused, prepared, request)
         answer = script.take(request, anything=service.scriptable(request.operation))
         if isinstance(prepared, Call):
             return answer, service.write(answer, prepared, request)

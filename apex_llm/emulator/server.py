@@ -21,6 +21,7 @@ from apex_llm.emulator.azure import AzureService
 from apex_llm.emulator.bedrock import BedrockService
 from apex_llm.emulator.listings import BedrockListings
 from apex_llm.emulator.models import catalogue
+from apex_llm.emulator.quota import TokenQuotas
 from apex_llm.emulator.recorded import RecordedRequest
 from apex_llm.emulator.script import Script, Scripted
 from apex_llm.errors import ConfigurationError
@@ -64,8 +65,9 @@ class Emulator:
         api_key: The Azure key.
         deployments: Azure deployments: name to model. Replaces the usual ones.
         inference_profiles: Application inference profiles on Bedrock: 12-character id to model id.
+        tokens_per_minute: Limits by deployment name or model id; what exceeds them is throttled.
         page_size: Of the listings that have pages, where the caller names none.
-        clock: Seconds since the epoch, to judge signatures by.
+        clock: Seconds since the epoch, to judge signatures and quotas by.
     """
 
     requests: list[RecordedRequest]
@@ -84,6 +86,7 @@ class Emulator:
         api_key: str = "emulator-api-key",
         deployments: Mapping[str, str] | None = None,
         inference_profiles: Mapping[str, str] | None = None,
+        tokens_per_minute: Mapping[str, int] | None = None,
         page_size: int = 100,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -103,6 +106,7 @@ class Emulator:
         self._host = host
         self._port = port
         self._page_size = page_size
+        self._quotas = TokenQuotas(tokens_per_minute or {})
         self._clock = clock
         self._script = Script()
         self._thread: ServerThread | None = None
@@ -188,7 +192,12 @@ class Emulator:
         self._port = listener.getsockname()[1]
         bedrock, azure = self._services()
         application = create_application(
-            bedrock=bedrock, azure=azure, script=self._script, requests=self.requests, clock=self._clock
+            bedrock=bedrock,
+            azure=azure,
+            script=self._script,
+            quotas=self._quotas,
+            requests=self.requests,
+            clock=self._clock,
         )
         thread = ServerThread(application, listener)
         thread.start()

@@ -40,6 +40,7 @@ class ServerThread(threading.Thread):
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=False,  # the application sends the time of its own clock
             proxy_headers=False,
             timeout_keep_alive=60,
         )

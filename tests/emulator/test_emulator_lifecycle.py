@@ -10,8 +10,6 @@ from plain_wire import Wire
 from apex_llm.emulator import Emulator
 from apex_llm.errors import ConfigurationError
 
-pytest_plugins = ["pytester"]
-
 
 async def test_it_runs_beside_the_event_loop_and_leaves_nothing_behind() -> None:
     before = threading.active_count()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.eventstream import EventStreamBuffer
-from plain_wire import Wire
+from plain_wire import CLAUDE, Wire
 
 from apex_llm.emulator import Answer, Emulator
 
@@ -335,3 +335,19 @@ async def test_many_slow_streams_run_at_once(wire: Wire) -> None:
 
     assert all(sse(answer.body)[-1] == "[DONE]" for answer in answers)
     assert time.monotonic() - started < 5
+
+
+def test_a_token_quota_throttles_and_says_how_long_to_wait() -> None:
+    """Charged at admission with all that may be produced, as the clouds do."""
+    now = [time.time()]
+    with Emulator(tokens_per_minute={"chat": 120, CLAUDE: 60}, clock=lambda: now[0]) as emulator:
+        wire = Wire(emulator)
+        first, second = wire.chat(max_tokens=98), wire.chat(max_tokens=58)
+        now[0] += float(second.headers["retry-after-ms"]) / 1000
+        third = wire.chat(max_tokens=58)
+        bedrock = [wire.converse().status for _ in range(5)]
+
+    assert (first.status, second.status, third.status) == (200, 429, 200)
+    assert second.headers["retry-after-ms"] == "20001"
+    assert "retry after 21 seconds" in second.json["error"]["message"]
+    assert bedrock == [200, 200, 200, 429, 429]
