@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from apex_llm.providers.bedrock import BedrockProvider
     from apex_llm.providers.registry import get_provider, provider_for
     from apex_llm.streaming import EventStream, TextStream
+    from apex_llm.tools import FunctionTool, tool
     from apex_llm.transport.limits import Limits
     from apex_llm.transport.observe import Observer
     from apex_llm.transport.retry import RetryPolicy, RetryStrategy
@@ -107,6 +108,7 @@ _ROOMS = {
     "apex_llm.providers.bedrock": "BedrockProvider",
     "apex_llm.providers.registry": "get_provider provider_for",
     "apex_llm.streaming": "EventStream TextStream",
+    "apex_llm.tools": "FunctionTool tool",
     "apex_llm.transport.limits": "Limits",
     "apex_llm.transport.observe": "Observer",
     "apex_llm.transport.retry": "RetryPolicy RetryStrategy",
@@ -143,6 +145,7 @@ __all__ = [
     "ChatResponse",
     "CitationAdded",
     "CitationPart",
+    "ClientSecret",
     "ConfigurationError",
     "ConnectionFailedError",
     "ContentFiltered",
@@ -152,6 +155,7 @@ __all__ = [
     "EventStream",
     "EventStreamError",
     "FinishReason",
+    "FunctionTool",
     "GuardrailTraced",
     "IdleTimeoutError",
     "ImagePart",
@@ -161,6 +165,7 @@ __all__ = [
     "KeyStoreError",
     "LimitExceededError",
     "Limits",
+    "ManagedIdentity",
     "Message",
     "MissingCredentialsError",
     "ModelInfo",
@@ -206,9 +211,11 @@ __all__ = [
     "UnknownModelError",
     "Usage",
     "VideoPart",
+    "WorkloadIdentity",
     "__version__",
     "get_provider",
     "provider_for",
+    "tool",
 ]
 
 

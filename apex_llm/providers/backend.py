@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["Authentication", "Backend", "merge_headers", "query_string"]
+__all__ = ["Authentication", "Backend", "merge_headers", "query_string", "together"]
 
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import quote
 
 from apex_llm.errors import ApexLlmError, InvalidRequestError
@@ -18,6 +18,8 @@ from apex_llm.transport.observe import ObserveLayer, Observer
 from apex_llm.transport.pipeline import compose
 from apex_llm.transport.select import Sender, sender_for
 from apex_llm.types.http import Headers, HttpRequest, HttpResponse, Layer, Origin, Send
+
+T = TypeVar("T")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = frozenset(
@@ -99,8 +101,35 @@ class Backend:
         if self._metadata is not None:
             senders.append(self._metadata)
         self._senders, self._metadata = {}, None
-        for sender in senders:
-            await sender.aclose()
+        import anyio
+
+        # A cancelled owner must not leave sockets open; a close that hangs must not hold it up.
+        with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+            for sender in senders:
+                await sender.aclose()
+
+
+async def together(*calls: Callable[[], Awaitable[T]]) -> list[T]:
+    """All results, in the order of the calls, made at once; the first failure cancels the rest and is raised."""
+    import anyio
+
+    results: list[T | None] = [None] * len(calls)
+
+    async def keep(position: int, call: Callable[[], Awaitable[T]]) -> None:
+        results[position] = await call()
+
+    try:
+        async with anyio.create_task_group() as group:
+            for position, call in enumerate(calls):
+                group.start_soon(keep, position, call)
+    except BaseExceptionGroup as failures:
+        raise _first(failures) from failures
+    return cast("list[T]", results)
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = failures.exceptions[0]
+    return _first(cast("BaseExceptionGroup[BaseException]", error)) if isinstance(error, BaseExceptionGroup) else error
 
 
 def merge_headers(headers: Sequence[tuple[str, str]], extra: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["BedrockProvider"]
 
-import asyncio
 import logging
 import os
 import ssl
@@ -34,7 +33,7 @@ from apex_llm.errors import (
     PermissionDeniedError,
     UnknownModelError,
 )
-from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
+from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string, together
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route, read_body
 from apex_llm.providers.bedrock.control_plane import LISTINGS, Listing, base_model_of_profile, read_page
 from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, validate_region
@@ -332,7 +331,7 @@ class BedrockProvider(BaseLlmProvider):
         required = [listing for listing in LISTINGS if not listing.optional]
         optional = [listing for listing in LISTINGS if listing.optional]
         pages = [await self._list(listing) for listing in required]
-        pages += await asyncio.gather(*(self._list_if_allowed(listing) for listing in optional))
+        pages += await together(*(partial(self._list_if_allowed, listing) for listing in optional))
         return [model for page in pages for model in page]
 
     async def _list_if_allowed(self, listing: Listing) -> list[ModelInfo]:
