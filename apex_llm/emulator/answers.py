@@ -7,7 +7,27 @@ business of that wire's module; how it reaches the socket is ``playback``'s.
 
 from __future__ import annotations
 
-__all__ = ["Answer", "Block", "Failure", "Fault", "ReasoningBlock", "TextBlock", "Tokens", "ToolCallBlock"]
+__all__ = [
+    "FAILURE_KINDS",
+    "Answer",
+    "Block",
+    "Failure",
+    "Fault",
+    "ReasoningBlock",
+    "TextBlock",
+    "Tokens",
+    "ToolCallBlock",
+]
+    "FAILURE_KINDS",
+    "Answer",
+    "Block",
+    "Failure",
+    "Fault",
+    "ReasoningBlock",
+    "TextBlock",
+    "Tokens",
+    "ToolCallBlock",
+]
 
 import json
 import re
@@ -16,7 +36,15 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from apex_llm.errors import ConfigurationError
+
 _WORD = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
+FAILURE_KINDS = frozenset({
+    "access_denied", "content_filter", "context_length", "expired_token", "internal", "model_error",
+    "model_stream_error", "not_found", "not_ready", "overloaded", "quota", "throttled", "timeout", "unauthorized",
+    "unavailable", "validation",
+})  # fmt: skip
+"""What ``Answer.error`` knows; each cloud has its own words for it."""
 _DEFAULT_TEXT = "The quick brown fox jumps over the lazy dog."
 
 
@@ -204,7 +232,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
             message: Text in place of the usual one.
             retry_after_ms: What the service asks to wait, in the headers of each cloud.
             inside_stream_after: Send it inside the stream, after so many wire events.
+
+        Raises:
+            ConfigurationError: There is no such kind.
         """
+        if kind not in FAILURE_KINDS:
+            raise ConfigurationError(
+                f"No failure is called {kind!r}.", hint=f"Known are {', '.join(sorted(FAILURE_KINDS))}."
+            )
         failure = Failure(
             kind=kind,
             status=status,

@@ -129,9 +129,7 @@ def azure_retry_headers(failure: Failure) -> tuple[tuple[str, str], ...]:
 
 
 def _worded(table: dict[str, Worded], failure: Failure, *, model: str) -> Worded:
-    usual = table.get(failure.kind)
-    if usual is None:
-        raise ValueError(f"No failure is called {failure.kind!r}; known are {', '.join(sorted(table))}.")
+    usual = table[failure.kind]
     seconds = max(0, -(-(failure.retry_after_ms or 1000) // 1000))
     message = usual.message.replace("{model}", model).replace("{seconds}", str(seconds))
     return Worded(

@@ -13,6 +13,8 @@ from botocore.eventstream import EventStreamBuffer
 from plain_wire import CLAUDE, Wire
 
 from apex_llm.emulator import Answer, Emulator
+from apex_llm.emulator.answers import FAILURE_KINDS
+from apex_llm.errors import ConfigurationError
 
 CLAUDE_BODY = {
     "anthropic_version": "bedrock-2023-05-31",
@@ -351,3 +353,24 @@ def test_a_token_quota_throttles_and_says_how_long_to_wait() -> None:
     assert second.headers["retry-after-ms"] == "20001"
     assert "retry after 21 seconds" in second.json["error"]["message"]
     assert bedrock == [200, 200, 200, 429, 429]
+
+
+@pytest.mark.parametrize("kind", sorted(FAILURE_KINDS))
+def test_every_kind_of_failure_has_words_on_both_clouds(wire: Wire, kind: str) -> None:
+    wire.emulator.script(*[Answer.error(kind)] * 2, *[Answer.error(kind, inside_stream_after=1)] * 2)
+
+    bedrock, azure = wire.converse(), wire.chat()
+    bedrock_stream, azure_stream = wire.converse(stream=True), wire.chat(stream=True)
+
+    assert bedrock.status >= 400
+    assert bedrock.json["message"]
+    assert bedrock.headers["x-amzn-errortype"].endswith(":http://internal.amazon.com/coral/com.amazon.bedrock/")
+    assert azure.status >= 400
+    assert azure.json["error"]["code"]
+    assert frames(bedrock_stream.body)[1][0].endswith("Exception")
+    assert json.loads(sse(azure_stream.body)[1])["error"]["message"]
+
+
+def test_an_unknown_kind_of_failure_is_told_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="'throttle'"):
+        Answer.error("throttle")
