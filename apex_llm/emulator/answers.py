@@ -18,16 +18,6 @@ __all__ = [
     "Tokens",
     "ToolCallBlock",
 ]
-    "FAILURE_KINDS",
-    "Answer",
-    "Block",
-    "Failure",
-    "Fault",
-    "ReasoningBlock",
-    "TextBlock",
-    "Tokens",
-    "ToolCallBlock",
-]
 
 import json
 import re
