@@ -271,3 +271,23 @@ def test_an_unknown_provider_name_lists_the_known_ones() -> None:
 
     assert caught.value.hint
     assert "bedrock" in caught.value.hint
+
+
+@pytest.mark.parametrize(("text", "attempts"), [("1", 1), ("5", 5)])
+def test_the_number_of_attempts_is_taken_from_the_variable_of_the_aws_tools(
+    text: str, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", text)
+
+    provider = BedrockProvider(credentials=KEYS)
+
+    assert provider._retry is not None
+    assert provider._retry.max_attempts == attempts
+
+
+@pytest.mark.parametrize("text", ["0", "many", "-1", "1.5"])
+def test_a_number_of_attempts_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", text)
+
+    with pytest.raises(ConfigurationError, match="AWS_MAX_ATTEMPTS"):
+        BedrockProvider(credentials=KEYS)

@@ -42,7 +42,7 @@ from apex_llm.providers.endpoints import Endpoint, parse_endpoint, path_segment
 from apex_llm.transport.authenticate import BearerAuthentication, SigV4Authentication, aws_attempt_headers
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.observe import Observer
-from apex_llm.transport.retry import RetryStrategy
+from apex_llm.transport.retry import RetryPolicy, RetryStrategy
 from apex_llm.types.http import Headers, HttpRequest, Timeout
 from apex_llm.types.models import ModelInfo
 from apex_llm.types.requests import ChatRequest
@@ -89,7 +89,7 @@ class BedrockProvider(BaseLlmProvider):
         aliases: Your own short names for model ids; they come before ours.
         http_client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to send with; stays yours to close.
         timeout: Seconds for a whole call, or a ``Timeout``.
-        retry: A ``RetryPolicy``; ``None`` switches retries off.
+        retry: A ``RetryPolicy``; ``None`` switches retries off. Else ``AWS_MAX_ATTEMPTS`` attempts, or three.
         limits: Shared with other providers that are given the same object.
         ssl_context: For private certificate authorities or client certificates.
         observers: Told of every attempt.
@@ -125,6 +125,9 @@ class BedrockProvider(BaseLlmProvider):
         trust_env: bool = True,
         allow_insecure: bool = False,
     ) -> None:
+        environ = dict(os.environ)
+        if isinstance(retry, NotGiven):
+            retry = _retry_policy(environ)
         super().__init__(default_model=default_model, timeout=timeout, retry=retry, limits=limits)
         if credentials is not None and bearer_token is not None:
             raise ConfigurationError(
@@ -137,7 +140,6 @@ class BedrockProvider(BaseLlmProvider):
             raise ConfigurationError(
                 f"api={api!r} is not known.", provider=self.name, hint="Use 'auto', 'converse' or 'invoke'."
             )
-        environ = dict(os.environ)
         if aws_region is not None:
             validate_region(aws_region)
         else:
@@ -373,6 +375,21 @@ class BedrockProvider(BaseLlmProvider):
         return bedrock_failure(
             status, headers, body, model=request.model or None, region=ready.region if ready else None
         )
+
+
+def _retry_policy(environ: Mapping[str, str]) -> RetryPolicy:
+    """The default policy, with as many attempts as ``AWS_MAX_ATTEMPTS`` says."""
+    text = environ.get("AWS_MAX_ATTEMPTS")
+    if not text:
+        return RetryPolicy()
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigurationError(
+            f"AWS_MAX_ATTEMPTS={text[:40]!r} is not a number of attempts.",
+            phase="prepare",
+            provider="bedrock",
+            hint="Set it to 1 or more (1 means no retries), or unset it.",
+        )
+    return RetryPolicy(max_attempts=int(text))
 
 
 def _model_segment(model: str) -> str:
