@@ -1,0 +1,154 @@
+"""Names to addresses, without holding up the loop or the interpreter's exit.
+
+``getaddrinfo`` blocks and cannot be interrupted. In the loop's own executor a hanging look-up would
+hold ``asyncio.run`` at its end; here it runs on a daemon thread that may simply be left behind.
+Also refuses addresses that no model answers at (link-local, and with it the metadata services).
+"""
+
+from __future__ import annotations
+
+__all__ = ["Address", "Resolver", "is_link_local"]
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from apex_llm.errors import ConnectionFailedError, InvalidEndpointError
+from apex_llm.transport.network_errors import connection_failed
+
+Address: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
+"""Address family and the address as ``socket.connect`` takes it."""
+
+Lookup: TypeAlias = Callable[[str, int], Sequence[Address]]
+
+_AWS_METADATA = ipaddress.ip_address("fd00:ec2::254")
+
+
+def _lookup(host: str, port: int) -> Sequence[Address]:
+    answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in answers))
+
+
+def is_link_local(address: str) -> bool:
+    """Whether an IP address is link-local or a cloud's metadata service, also when it is wrapped in IPv6."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed == _AWS_METADATA:
+            return True
+        inner = parsed.ipv4_mapped or parsed.sixtofour
+        if inner is not None:
+            parsed = inner
+    return parsed.is_link_local
+
+
+class Resolver:
+    """Looks names up, each (loop, host, port) once at a time however many calls wait for it.
+
+    Args:
+        lookup: Replaces ``socket.getaddrinfo``; runs on a thread of its own, and may raise ``OSError``.
+        allow_link_local: Let link-local and metadata addresses pass (for credential sources only).
+    """
+
+    def __init__(self, lookup: Lookup = _lookup, *, allow_link_local: bool = False) -> None:
+        self._lookup = lookup
+        self._allow_link_local = allow_link_local
+        self._flights: dict[tuple[asyncio.AbstractEventLoop, str, int], asyncio.Future[Sequence[Address]]] = {}
+
+    async def __call__(self, host: str, port: int) -> Sequence[Address]:
+        """Addresses to try, best first.
+
+        Raises:
+            ConnectionFailedError: the name was not found (``kind="dns"``).
+            InvalidEndpointError: it stands for nothing but link-local addresses.
+        """
+        literal = _literal(host, port)
+        if literal is not None:
+            addresses: Sequence[Address] = [literal]
+        else:
+            try:
+                addresses = await self._fly(host, port)
+            except (OSError, UnicodeError) as error:
+                raise _dns_failure(error, host) from error
+        if not self._allow_link_local:
+            allowed = [address for address in addresses if not is_link_local(str(address[1][0]))]
+            if addresses and not allowed:
+                raise InvalidEndpointError(
+                    f"{host} stands for the link-local address {addresses[0][1][0]}, where no model answers.",
+                    phase="connect",
+                )
+            addresses = allowed
+        if not addresses:
+            raise ConnectionFailedError(f"The name {host} has no address.", kind="dns", phase="connect")
+        return addresses
+
+    async def _fly(self, host: str, port: int) -> Sequence[Address]:
+        loop = asyncio.get_running_loop()
+        key = (loop, host, port)
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = loop.create_future()
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._land(key, done))
+            threading.Thread(
+                target=self._work, args=(loop, flight, host, port), name="apex_llm-resolver", daemon=True
+            ).start()
+        # One waiter's cancellation is not the others'.
+        return await asyncio.shield(flight)
+
+    def _land(self, key: tuple[asyncio.AbstractEventLoop, str, int], flight: asyncio.Future[Sequence[Address]]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        if not flight.cancelled():
+            flight.exception()  # marks it as seen, when everybody who waited has gone
+
+    def _work(
+        self, loop: asyncio.AbstractEventLoop, flight: asyncio.Future[Sequence[Address]], host: str, port: int
+    ) -> None:
+        try:
+            addresses: Sequence[Address] | None = self._lookup(host, port)
+            failure: Exception | None = None
+        except (OSError, UnicodeError) as error:
+            addresses, failure = None, error
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(_settle, flight, addresses, failure)
+
+    def forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Drop look-ups that belong to a loop that has ended."""
+        for key in [key for key in self._flights if key[0] is loop]:
+            del self._flights[key]
+
+
+def _settle(
+    flight: asyncio.Future[Sequence[Address]], addresses: Sequence[Address] | None, failure: Exception | None
+) -> None:
+    if flight.done():
+        return
+    if failure is not None:
+        flight.set_exception(failure)
+    else:
+        flight.set_result(addresses or ())
+
+
+def _literal(host: str, port: int) -> Address | None:
+    with contextlib.suppress(ValueError):
+        parsed = ipaddress.ip_address(host)
+        if parsed.version == 4:
+            return socket.AF_INET, (host, port)
+        if "%" not in host:
+            return socket.AF_INET6, (host, port, 0, 0)
+    return None
+
+
+def _dns_failure(error: BaseException, host: str) -> ConnectionFailedError:
+    if isinstance(error, OSError):
+        failure = connection_failed(error, host=host, phase="connect")
+        failure.kind = "dns"
+        return failure
+    return ConnectionFailedError(f"{host!r} is not a host name.", kind="dns", retryable=False, phase="connect")
