@@ -1,0 +1,59 @@
+"""What does one piece of a stream cost: one stream, fifty in bursts, and fifty that trickle as in production?"""
+
+from __future__ import annotations
+
+__all__ = ["BENCHMARK", "measure_here"]
+
+import asyncio
+from functools import partial
+
+from benchmarks import clients
+from benchmarks.harness import Benchmark, Case, Figures, Host, Plan, in_child
+from benchmarks.load import loaded, pieces_of, streams
+
+_WIDTHS = {"one": 1, "fifty": 50}
+
+
+def measure_here(case: Case, plan: Plan, port: int) -> Figures:
+    """In the child: microseconds of CPU for a piece of text, the opening of its stream included."""
+
+    async def main() -> Figures:
+        figures: Figures = {}
+        client = clients.make(case.wire, case.variant, port=port, width=max(_WIDTHS.values()))
+        for name, width in _WIDTHS.items():
+            load = partial(_load, client, f"bench.burst-{plan.pieces}", width, plan.pieces)
+            figures[f"{case.wire}_{name}"] = await loaded(load, plan=plan, port=port, width=width, units=plan.pieces)
+        pieces, width = pieces_of(plan.paced), _WIDTHS["fifty"]
+        load = partial(_load, client, f"bench.{plan.paced}", width, pieces)
+        # Connections are warm; one round of streams is the measurement.
+        figures[f"{case.wire}_paced"] = await loaded(load, plan=plan, port=port, width=0, units=pieces, count=width)
+        if not client.blocking:
+            await client.close()
+        return figures
+
+    return asyncio.run(main())
+
+
+async def _load(client: object, model: str, width: int, pieces: int, count: int) -> None:
+    await streams(client, model, count=count, width=width, pieces=pieces)
+
+
+def _measure(case: Case, plan: Plan, host: Host) -> Figures:
+    return in_child(__name__, case, plan, host)
+
+
+BENCHMARK = Benchmark(
+    name="chunk",
+    question="CPU time of the client for one piece of a stream",
+    unit="µs",
+    metrics={
+        "bedrock_one": "Bedrock, one stream, burst",
+        "bedrock_fifty": "Bedrock, 50 streams, burst",
+        "bedrock_paced": "Bedrock, 50 streams, a piece every 10 ms",
+        "azure_one": "Azure, one stream, burst",
+        "azure_fifty": "Azure, 50 streams, burst",
+        "azure_paced": "Azure, 50 streams, a piece every 10 ms",
+    },
+    cases=clients.cases("bedrock", "azure", without=("httpx, signed",)),
+    measure=_measure,
+)

@@ -1,0 +1,40 @@
+"""``python -m benchmarks.page``: the tables of docs/explanation/performance.md, from the results that are kept."""
+
+from __future__ import annotations
+
+__all__ = ["rewrite", "rewritten"]
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.harness import ROOT
+from benchmarks.report import bars_table, conditions, figures_table, lists_table
+from benchmarks.runner import read_results
+
+PAGE = ROOT / "docs" / "explanation" / "performance.md"
+
+
+def rewritten(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """``text`` with what stands between ``<!-- name -->`` and ``<!-- /name -->`` made anew."""
+    sections = {
+        "conditions": conditions(results),
+        "clients": figures_table(results),
+        "processes": lists_table(results),
+        "bars": bars_table(results),
+    }
+    for name, table in sections.items():
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+        text = marked.sub(lambda found, table=table: f"{found[1]}\n{table}\n{found[2]}", text)
+    return text
+
+
+def rewrite() -> None:
+    """Rewrite the page in place."""
+    results = read_results()
+    if results and PAGE.is_file():
+        PAGE.write_text(rewritten(PAGE.read_text("utf-8"), results), "utf-8")
+
+
+if __name__ == "__main__":
+    rewrite()
