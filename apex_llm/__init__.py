@@ -30,12 +30,16 @@ if TYPE_CHECKING:
         KeyAccessDeniedError,
         KeyStoreError,
         LimitExceededError,
+        LockedError,
         MissingCredentialsError,
         ModelNotFoundError,
         ModelTimeoutError,
+        NoUnlockerError,
         OverloadedError,
         PermissionDeniedError,
+        PermissionsTooOpenError,
         ProtocolError,
+        QueueFullError,
         QuotaExceededError,
         RateLimitError,
         RequestError,
@@ -44,15 +48,21 @@ if TYPE_CHECKING:
         SseError,
         StreamInterruptedError,
         StreamTruncatedError,
+        TamperedError,
         TransientError,
         UnknownModelError,
+        UnsupportedFormatError,
+        WrongPassphraseError,
     )
+    from apex_llm.keys.handles import PluginHandle
+    from apex_llm.keys.manager import ApiKeyManager
     from apex_llm.providers.azure_openai import AzureOpenAIProvider
     from apex_llm.providers.base import BaseLlmProvider
     from apex_llm.providers.bedrock import BedrockProvider
     from apex_llm.providers.registry import get_provider, provider_for
     from apex_llm.streaming import EventStream, TextStream
     from apex_llm.tools import FunctionTool, tool
+    from apex_llm.transport.breaker import BreakerPolicy
     from apex_llm.transport.limits import Limits
     from apex_llm.transport.observe import Observer
     from apex_llm.transport.retry import RetryPolicy, RetryStrategy
@@ -98,17 +108,21 @@ _ROOMS = {
     "apex_llm.errors": (
         "ApexLlmError AuthenticationError ConfigurationError ConnectionFailedError ContentFilteredError "
         "ContextWindowExceededError EventStreamError IdleTimeoutError InvalidEndpointError InvalidRequestError "
-        "KeyAccessDeniedError KeyStoreError LimitExceededError MissingCredentialsError ModelNotFoundError "
-        "ModelTimeoutError OverloadedError PermissionDeniedError ProtocolError QuotaExceededError RateLimitError "
-        "RequestError RequestTimeoutError ResponseFormatError SseError StreamInterruptedError StreamTruncatedError "
-        "TransientError UnknownModelError"
+        "KeyAccessDeniedError KeyStoreError LimitExceededError LockedError MissingCredentialsError "
+        "ModelNotFoundError ModelTimeoutError NoUnlockerError OverloadedError PermissionDeniedError "
+        "PermissionsTooOpenError ProtocolError QueueFullError QuotaExceededError RateLimitError RequestError RequestTimeoutError "
+        "ResponseFormatError SseError StreamInterruptedError StreamTruncatedError TamperedError TransientError "
+        "UnknownModelError UnsupportedFormatError WrongPassphraseError"
     ),
+    "apex_llm.keys.handles": "PluginHandle",
+    "apex_llm.keys.manager": "ApiKeyManager",
     "apex_llm.providers.azure_openai": "AzureOpenAIProvider",
     "apex_llm.providers.base": "BaseLlmProvider",
     "apex_llm.providers.bedrock": "BedrockProvider",
     "apex_llm.providers.registry": "get_provider provider_for",
     "apex_llm.streaming": "EventStream TextStream",
     "apex_llm.tools": "FunctionTool tool",
+    "apex_llm.transport.breaker": "BreakerPolicy",
     "apex_llm.transport.limits": "Limits",
     "apex_llm.transport.observe": "Observer",
     "apex_llm.transport.retry": "RetryPolicy RetryStrategy",
@@ -134,12 +148,14 @@ __all__ = [
     "NOT_GIVEN",
     "AccessToken",
     "ApexLlmError",
+    "ApiKeyManager",
     "AudioPart",
     "AuthenticationError",
     "AwsCredentials",
     "AzureOpenAIProvider",
     "BaseLlmProvider",
     "BedrockProvider",
+    "BreakerPolicy",
     "CachePoint",
     "ChatOptions",
     "ChatResponse",
@@ -165,18 +181,23 @@ __all__ = [
     "KeyStoreError",
     "LimitExceededError",
     "Limits",
+    "LockedError",
     "ManagedIdentity",
     "Message",
     "MissingCredentialsError",
     "ModelInfo",
     "ModelNotFoundError",
     "ModelTimeoutError",
+    "NoUnlockerError",
     "NotGiven",
     "Observer",
     "OverloadedError",
     "Part",
     "PermissionDeniedError",
+    "PermissionsTooOpenError",
+    "PluginHandle",
     "ProtocolError",
+    "QueueFullError",
     "QuotaExceededError",
     "RateLimitError",
     "ReasoningDelta",
@@ -194,6 +215,7 @@ __all__ = [
     "StreamInterruptedError",
     "StreamStarted",
     "StreamTruncatedError",
+    "TamperedError",
     "TextDelta",
     "TextOptions",
     "TextPart",
@@ -209,9 +231,11 @@ __all__ = [
     "TransientError",
     "UnknownEvent",
     "UnknownModelError",
+    "UnsupportedFormatError",
     "Usage",
     "VideoPart",
     "WorkloadIdentity",
+    "WrongPassphraseError",
     "__version__",
     "get_provider",
     "provider_for",

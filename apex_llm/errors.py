@@ -21,6 +21,7 @@
     │  ├─ OverloadedError            the service is unavailable or overloaded
     │  ├─ ModelTimeoutError          the model took longer than the service allows
     │  ├─ RequestTimeoutError        one of our deadlines passed; .phase tells which
+    │  ├─ QueueFullError             too many calls wait already for leave to be sent
     │  └─ ConnectionFailedError      no connection, or it broke; .kind tells how
     ├─ StreamInterruptedError        keep what arrived: .partial, .events_seen
     │  ├─ StreamTruncatedError       the stream ended without its terminal event
@@ -31,6 +32,12 @@
     │  ├─ ResponseFormatError        the body is not what the service documents
     │  └─ LimitExceededError         larger than we are willing to read; .limit
     └─ KeyStoreError                 the key store could not be read or written
+       ├─ WrongPassphraseError       the passphrase or key does not open it
+       ├─ TamperedError              it was damaged, changed or put back from an older state
+       ├─ UnsupportedFormatError     it is no key store, or one that this version does not read
+       ├─ PermissionsTooOpenError    others could read or replace it: mode, owner, links, file type
+       ├─ LockedError                another process kept it locked for too long
+       └─ NoUnlockerError            nothing that could open it was given; names each that was tried
 
 No exception of another library reaches a caller: the room where a foreign exception
 enters translates it, and chains it as ``__cause__``.
@@ -52,12 +59,16 @@ __all__ = [
     "KeyAccessDeniedError",
     "KeyStoreError",
     "LimitExceededError",
+    "LockedError",
     "MissingCredentialsError",
     "ModelNotFoundError",
     "ModelTimeoutError",
+    "NoUnlockerError",
     "OverloadedError",
     "PermissionDeniedError",
+    "PermissionsTooOpenError",
     "ProtocolError",
+    "QueueFullError",
     "QuotaExceededError",
     "RateLimitError",
     "RequestError",
@@ -66,8 +77,11 @@ __all__ = [
     "SseError",
     "StreamInterruptedError",
     "StreamTruncatedError",
+    "TamperedError",
     "TransientError",
     "UnknownModelError",
+    "UnsupportedFormatError",
+    "WrongPassphraseError",
 ]
 
 from typing import TYPE_CHECKING, Any
@@ -263,6 +277,15 @@ class RequestTimeoutError(TransientError):
     """One of our own deadlines passed; ``phase`` tells which."""
 
 
+class QueueFullError(TransientError):
+    """So many calls wait already for leave to be sent that one more would only add to the queue.
+
+    Nothing was sent. Not retried by itself: the queue is full because too much is asked for.
+    """
+
+    _default_retryable = False
+
+
 class ConnectionFailedError(TransientError):
     """No connection, or it broke before the answer was complete."""
 
@@ -327,3 +350,29 @@ class LimitExceededError(ProtocolError):
 
 class KeyStoreError(ApexLlmError):
     """The key store could not be read or written."""
+
+
+class WrongPassphraseError(KeyStoreError):
+    """The passphrase or key does not open the store. A damaged header looks the same."""
+
+
+class TamperedError(KeyStoreError):
+    """The store is not as it was written: damaged, changed, or an older one put in its place."""
+
+
+class UnsupportedFormatError(KeyStoreError):
+    """The file is no key store, or one of a kind that this version does not read."""
+
+
+class PermissionsTooOpenError(KeyStoreError):
+    """Others could read or replace a file of the store: its mode, owner, links or type are not what they must be."""
+
+
+class LockedError(KeyStoreError):
+    """Another process kept the store locked for too long."""
+
+    _default_retryable = True
+
+
+class NoUnlockerError(KeyStoreError):
+    """Nothing that could open the store was given. The message names each way that was tried."""

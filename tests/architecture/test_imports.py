@@ -41,6 +41,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "boto3": ("credentials/aws_chain.py",),
     "azure": ("credentials/azure_chain.py",),
     "pyrage": ("keys/*",),
+    "cryptography": ("keys/migration.py",),
     "keyring": ("keys/*",),
     "click": ("cli/*",),
     "rich": ("cli/*",),
@@ -50,7 +51,17 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "pytest": ("testing/*",),
 }
 CORE = {"anyio", "httpx", "httptools", "msgspec", "pydantic"}
-LAZY_EVEN_WHERE_ALLOWED = {"httpx", "httpx2", "aiobotocore", "botocore", "boto3", "azure", "pyrage", "keyring"}
+LAZY_EVEN_WHERE_ALLOWED = {
+    "httpx",
+    "httpx2",
+    "aiobotocore",
+    "botocore",
+    "boto3",
+    "azure",
+    "pyrage",
+    "keyring",
+    "cryptography",
+}
 BUILT_ON_PUBLIC_NAMES = {"sync", "cli", "testing"}
 
 

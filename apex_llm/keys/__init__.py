@@ -1,0 +1,32 @@
+"""The credential store: an encrypted file, who may have what of it, and who asked.
+
+``ApiKeyManager`` is the door; ``PluginHandle`` is what a plugin is given. The store is an age file
+(https://age-encryption.org), read and written by pyrage (extra ``[keys]``), which is imported when a
+store is opened. Sits beside ``transport`` and ``credentials``, and knows neither.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Anchor", "ApiKeyManager", "AuditEntry", "CreatedStore", "CredentialInfo", "Grant", "ImportReport", "Keyring",
+    "KeyringAnchor", "MasterKey", "MigrationReport", "Passphrase", "PluginHandle", "ProviderAccess", "RedactingFilter",
+    "Redactor", "RotationStatus", "StoreStatus", "Unlocker", "UnlockerStatus", "Verification", "prompt_passphrase",
+]  # fmt: skip
+
+from apex_llm.keys.audit import AuditEntry
+from apex_llm.keys.document import Grant
+from apex_llm.keys.handles import PluginHandle
+from apex_llm.keys.keyrings import KeyringAnchor
+from apex_llm.keys.manager import ApiKeyManager, CreatedStore, ProviderAccess
+from apex_llm.keys.passphrase import prompt_passphrase
+from apex_llm.keys.redaction import RedactingFilter, Redactor
+from apex_llm.keys.reports import (
+    CredentialInfo,
+    ImportReport,
+    MigrationReport,
+    RotationStatus,
+    StoreStatus,
+    Verification,
+)
+from apex_llm.keys.unlockers import Keyring, MasterKey, Passphrase, Unlocker, UnlockerStatus
+from apex_llm.keys.vault import Anchor

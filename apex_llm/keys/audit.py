@@ -1,0 +1,252 @@
+"""The audit log: one line of JSON for each use of the store, chained so that changes show.
+
+``mac`` is HMAC-SHA256 over the line as it stands without it; ``prev`` is the ``mac`` of the line
+before. The key is in the store, and so is the head: what was cut off behind the last saved head is
+found too. Lines written since then can be cut off unseen, until the next save.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AUDIT_FILE", "AuditEntry", "AuditLog", "fingerprint"]
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from apex_llm.errors import KeyStoreError, TamperedError
+from apex_llm.keys.document import AuditHead, Document, Value
+from apex_llm.keys.files import Directory, translated
+from apex_llm.keys.os_layer import OsLayer
+
+AUDIT_FILE = "audit.jsonl"
+_TAIL_BYTES = 8 << 10
+_CHUNK = 1 << 20
+_MAX_PROBLEMS = 20
+_MAC = re.compile(rb'\A(\{.*),"mac":"([0-9a-f]{64})"\}\Z', re.DOTALL)
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """One line of the log, without its ``mac``."""
+
+    seq: int
+    time: float
+    plugin: str | None
+    """Who asked; ``None`` for the application itself."""
+    operation: str
+    service: str | None
+    decision: str
+    """``allowed``, or ``denied: `` and why."""
+    fingerprint: str | None
+    """Keyed: tells two secrets apart, but cannot be tested against guesses without the store."""
+    prev: str
+
+
+class _Last(msgspec.Struct, frozen=True):
+    seq: int
+    mac: str
+
+
+def fingerprint(key: bytes, value: Value) -> str:
+    """Twelve hexadecimal digits that stand for ``value`` in this store's log."""
+    content = value.encode() if isinstance(value, str) else _ENCODER.encode(value)
+    return hmac.digest(key, b"fingerprint\0" + content, hashlib.sha256).hex()[:12]
+
+
+def _mac(key: bytes, line: bytes) -> str:
+    return hmac.digest(key, b"line\0" + line, hashlib.sha256).hex()
+
+
+class AuditLog:
+    """The log of one store. Any number of threads and processes may append."""
+
+    def __init__(self, path: Path, layer: OsLayer) -> None:
+        self._path = path
+        self._layer = layer
+        self._seen = _Last(0, "")
+        self._suspicious = False
+
+    @property
+    def last_seq(self) -> int:
+        """The highest sequence number that this process has seen."""
+        return self._seen.seq
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether an append found something that is not how the log was left; ``verify`` says what."""
+        return self._suspicious
+
+    def append(
+        self,
+        document: Document,
+        *,
+        time: float,
+        plugin: str | None,
+        operation: str,
+        service: str | None,
+        decision: str,
+        fingerprint: str | None = None,
+        strict: bool = False,
+    ) -> None:
+        """Write one line.
+
+        Args:
+            document: Holds the key and the head.
+            time: Seconds since the epoch.
+            plugin: Who asked.
+            operation: What for, such as ``get_api_key``.
+            service: Of which credential.
+            decision: What was decided.
+            fingerprint: Of the value that was handed out.
+            strict: Refuse to go on where the log is not as it was left.
+
+        Raises:
+            KeyStoreError: It could not be written.
+            TamperedError: ``strict``, and the log was changed.
+        """
+        key = document.audit_key_bytes()
+        try:
+            with Directory.opened(self._path, self._layer) as directory, directory.appending(AUDIT_FILE) as descriptor:
+                last = self._resume(descriptor, key, document.audit_head, strict=strict)
+                entry = AuditEntry(
+                    seq=last.seq + 1,
+                    time=round(time, 3),
+                    plugin=plugin,
+                    operation=operation,
+                    service=service,
+                    decision=decision,
+                    fingerprint=fingerprint,
+                    prev=last.mac,
+                )
+                line = _ENCODER.encode(entry)
+                mac = _mac(key, line)
+                whole = line[:-1] + b',"mac":"' + mac.encode() + b'"}\n'
+                self._write(descriptor, whole)
+                self._seen = _Last(entry.seq, mac)
+        except OSError as error:
+            raise translated(error, f"Writing the audit log {self._path / AUDIT_FILE}") from error
+
+    def _write(self, descriptor: int, whole: bytes) -> None:
+        before = self._layer.status(descriptor).st_size
+        left = whole
+        try:
+            while left:
+                left = left[self._layer.write(descriptor, left) :]
+        except OSError:
+            # Half a line would end up in the middle of the next one.
+            self._layer.truncate(descriptor, before)
+            raise
+
+    def _resume(self, descriptor: int, key: bytes, head: AuditHead, *, strict: bool) -> _Last:
+        """The line to chain to."""
+        size = self._layer.status(descriptor).st_size
+        start = max(0, size - _TAIL_BYTES)
+        tail = self._layer.read_at(descriptor, size - start, start) if size else b""
+        if tail and not tail.endswith(b"\n"):
+            # A writer that was killed; it had not handed anything out yet.
+            torn = tail.rpartition(b"\n")[2]
+            self._layer.truncate(descriptor, size - len(torn))
+            tail = tail[: -len(torn)]
+        known = max(self._seen, _Last(head.seq, head.mac), key=lambda last: last.seq)
+        found = _read_line(tail[:-1].rpartition(b"\n")[2], key) if tail else _Last(0, "")
+        if found is not None and (found.seq > known.seq or found == known):
+            return found
+        self._suspicious = True
+        if strict:
+            raise TamperedError(
+                f"The audit log {self._path / AUDIT_FILE} is not as it was left: lines are missing or were changed.",
+                hint="apex-llm keys verify says which. Move the log away to begin a new one after looking at it.",
+            )
+        return known  # the gap stays visible to verify()
+
+    def head(self, document: Document) -> AuditHead:
+        """The newest line that chains, for the store to vouch for; the old head where the log cannot be read."""
+        key = document.audit_key_bytes()
+        try:
+            with Directory.opened(self._path, self._layer) as directory, directory.appending(AUDIT_FILE) as descriptor:
+                last = self._resume(descriptor, key, document.audit_head, strict=False)
+        except (OSError, KeyStoreError):
+            return document.audit_head
+        return AuditHead(seq=last.seq, mac=last.mac)
+
+    def entries(self) -> Iterator[AuditEntry]:
+        """The lines that can be read, oldest first; ``verify`` says whether they are genuine."""
+        for line in self._lines():
+            try:
+                yield msgspec.json.decode(line, type=AuditEntry)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                continue
+
+    def verify(self, document: Document) -> tuple[int, list[str]]:
+        """How many lines there are, and what is wrong with them, in words.
+
+        Raises:
+            KeyStoreError: The log cannot be read.
+        """
+        key = document.audit_key_bytes()
+        head = document.audit_head
+        problems: list[str] = []
+        previous = _Last(document.audit_start.seq, document.audit_start.mac)
+        count = 0
+        head_found = head.seq <= previous.seq
+        for count, line in enumerate(self._lines(), 1):
+            if len(problems) >= _MAX_PROBLEMS:
+                problems.append("and perhaps more")
+                break
+            last = _read_line(line, key)
+            if last is None:
+                problems.append(f"Line {count} was changed or is not ours.")
+                continue
+            if last.seq != previous.seq + 1:
+                problems.append(f"Line {count} has number {last.seq} where {previous.seq + 1} was expected.")
+            elif _previous_of(line) != previous.mac:
+                problems.append(f"Line {count} does not follow the line before it.")
+            if last.seq == head.seq:
+                head_found = last.mac == head.mac
+            previous = last
+        if not head_found:
+            problems.append(f"Line {head.seq}, the last one that the store vouches for, is missing or another one.")
+        return count, problems
+
+    def _lines(self) -> Iterator[bytes]:
+        try:
+            with Directory.opened(self._path, self._layer) as directory:
+                if AUDIT_FILE not in directory.names():
+                    return
+                with directory.appending(AUDIT_FILE) as descriptor:
+                    size = self._layer.status(descriptor).st_size
+                pending = b""
+                offset = 0
+                while offset < size:
+                    with directory.appending(AUDIT_FILE) as descriptor:
+                        piece = self._layer.read_at(descriptor, min(_CHUNK, size - offset), offset)
+                    if not piece:
+                        break
+                    offset += len(piece)
+                    *lines, pending = (pending + piece).split(b"\n")
+                    yield from lines
+                    if len(pending) > _CHUNK:
+                        pending = pending[:_CHUNK]
+                if pending:
+                    yield pending
+        except OSError as error:
+            raise translated(error, f"Reading the audit log {self._path / AUDIT_FILE}") from error
+
+
+def _read_line(line: bytes, key: bytes) -> _Last | None:
+    """Number and mac of a genuine line."""
+    match = _MAC.match(line)
+    if match is None or not hmac.compare_digest(_mac(key, match[1] + b"}").encode(), match[2]):
+        return None
+    try:
+        return _Last(msgspec.json.decode(line, type=AuditEntry).seq, match[2].decode())
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _previous_of(line: bytes) -> str:
+    return msgspec.json.decode(line, type=AuditEntry).prev

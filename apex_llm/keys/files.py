@@ -1,0 +1,298 @@
+"""The directory of a key store: checked at every open, written only by replacing.
+
+Directory 0700, files 0600, all owned by this user, none of them a link or anything but a regular
+file: else ``PermissionsTooOpenError``, before a byte is read. Every ``OSError`` ends here.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Directory", "Signature", "translated"]
+
+import contextlib
+import errno
+import os
+import random
+import stat
+import sys
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TypeAlias
+
+from apex_llm.errors import KeyStoreError, LockedError, PermissionsTooOpenError, UnsupportedFormatError
+from apex_llm.keys.os_layer import OsLayer
+
+Signature: TypeAlias = tuple[int, int, int, int, int]
+"""Device, inode, size, times of change: a file that was replaced or touched has another one."""
+
+_CHUNK = 1 << 20
+_TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".new-", ".tmp"
+_OTHERS = 0o077
+_HINTS = {
+    errno.ENOSPC: "The disk is full. Free some space; the store is as it was.",
+    errno.EDQUOT: "The disk quota is used up. Free some space; the store is as it was.",
+    errno.EFBIG: "A limit on file sizes (ulimit -f) is too low for the store.",
+    errno.EROFS: "The file system is read-only. Point APEX_LLM_HOME to a directory that can be written.",
+    errno.EACCES: "This user may not write there. Point APEX_LLM_HOME to a directory of your own.",
+    errno.EPERM: "This user may not do that there. Point APEX_LLM_HOME to a directory of your own.",
+    errno.EIO: "The disk reports a fault. Check it, and keep a copy of the store and its backups.",
+    errno.ENOENT: "It is not there. Check the path, or APEX_LLM_HOME.",
+    errno.ENOTDIR: "A part of the path is not a directory. Check APEX_LLM_HOME.",
+    errno.EMFILE: "The process has too many files open.",
+}
+
+
+def translated(error: OSError, what: str) -> KeyStoreError:
+    """A failed system call as our error, with what to do next. ``what`` begins the sentence."""
+    if error.errno in (errno.ELOOP, errno.EMLINK):
+        return _refused(what, "is a symbolic link, or becomes one on the way")
+    reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    name = errno.errorcode.get(error.errno or 0)
+    return KeyStoreError(f"{what} failed: {reason}.", code=name, hint=_HINTS.get(error.errno or 0))
+
+
+def _refused(what: str, why: str, hint: str | None = None) -> PermissionsTooOpenError:
+    return PermissionsTooOpenError(
+        f"{what}: refused, because it {why}.",
+        hint=hint or "Somebody may have put it there. Look at it, and remove it if it is not yours.",
+    )
+
+
+def signature_of(found: os.stat_result) -> Signature:
+    """What tells one state of a file from the next."""
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _check(found: os.stat_result, what: str, *, directory: bool) -> None:
+    kind = stat.S_ISDIR if directory else stat.S_ISREG
+    if not kind(found.st_mode):
+        raise _refused(what, f"is not a {'directory' if directory else 'regular file'}")
+    if sys.platform == "win32":
+        return
+    if found.st_uid != os.geteuid():
+        raise _refused(what, f"belongs to the user with id {found.st_uid}, not to {os.geteuid()}")
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & _OTHERS:
+        wanted = "700" if directory else "600"
+        raise _refused(what, f"has mode {mode:04o}, so that others can use it", f"If nobody did: chmod {wanted} it.")
+    if not directory and found.st_nlink > 1:
+        raise _refused(what, f"has {found.st_nlink} names (hard links)")
+
+
+class Directory:
+    """One store's directory, open and checked. A context manager; not shared between threads."""
+
+    def __init__(self, path: Path, layer: OsLayer, descriptor: int) -> None:
+        self._layer = layer
+        self._path = str(path)
+        self._descriptor = descriptor
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, path: Path, layer: OsLayer, *, create: bool = False) -> Generator[Directory]:
+        """The directory at ``path``.
+
+        Raises:
+            FileNotFoundError: There is none, and ``create`` is false. The only foreign error that leaves.
+            KeyStoreError: It cannot be opened or made.
+            PermissionsTooOpenError: Others could use it.
+        """
+        descriptor = -1
+        try:
+            if create:
+                cls._make(path, layer)
+            _check(layer.look(str(path)), str(path), directory=True)
+            descriptor = layer.open_directory(str(path))
+            if descriptor >= 0:
+                _check(layer.status(descriptor), str(path), directory=True)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise translated(error, f"Opening {path}") from error
+        directory = cls(path, layer, descriptor)
+        try:
+            yield directory
+        finally:
+            if descriptor >= 0:
+                layer.close(descriptor)
+
+    @staticmethod
+    def _make(path: Path, layer: OsLayer) -> None:
+        missing = [path]
+        while not missing[-1].parent.exists():
+            missing.append(missing[-1].parent)
+        for each in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                layer.make_directory(str(each))
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self._path
+
+    def full(self, name: str) -> str:
+        """The path of a name in it, for messages."""
+        return f"{self._path}{os.sep}{name}"
+
+    def read(self, name: str, *, limit: int) -> tuple[bytes, Signature] | None:
+        """A file's bytes and signature, or ``None`` where there is no such file.
+
+        Raises:
+            PermissionsTooOpenError: It is not a regular file of mode 0600 and one name, owned by this user.
+            UnsupportedFormatError: It is longer than ``limit`` bytes.
+        """
+        what = f"Reading {self.full(name)}"
+        try:
+            descriptor = self._layer.open_to_read(self._path, name, self._descriptor)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise translated(error, what) from error
+        try:
+            found = self._layer.status(descriptor)
+            _check(found, self.full(name), directory=False)
+            if found.st_size > limit:
+                raise UnsupportedFormatError(
+                    f"{self.full(name)} has {found.st_size} bytes; a key store has at most {limit}."
+                )
+            pieces: list[bytes] = []
+            left = limit + 1
+            while left > 0 and (piece := self._layer.read(descriptor, min(left, _CHUNK))):
+                pieces.append(piece)
+                left -= len(piece)
+            if left <= 0:
+                raise UnsupportedFormatError(f"{self.full(name)} has more than {limit} bytes.")
+            return b"".join(pieces), signature_of(found)
+        except OSError as error:
+            raise translated(error, what) from error
+        finally:
+            self._layer.close(descriptor)
+
+    def write_temporary(self, content: bytes) -> str:
+        """The name of a new file that holds ``content`` and is on the disk; none is left behind on failure."""
+        name = f"{_TEMPORARY_PREFIX}{self._layer.token()}{_TEMPORARY_SUFFIX}"
+        what = f"Writing a new file in {self._path}"
+        try:
+            descriptor = self._layer.open_new(self._path, name, self._descriptor)
+        except OSError as error:
+            raise translated(error, what) from error
+        try:
+            try:
+                self._layer.restrict(descriptor)
+                left = memoryview(content)
+                while left:
+                    left = left[self._layer.write(descriptor, bytes(left[:_CHUNK])) :]
+                self._layer.sync(descriptor)
+            finally:
+                self._layer.close(descriptor)
+        except BaseException as error:
+            self.discard(name)
+            if isinstance(error, OSError):
+                raise translated(error, what) from error
+            raise
+        return name
+
+    def discard(self, name: str) -> None:
+        """Remove a file of ours if it is still there; a failure to do so is not worth an error."""
+        with contextlib.suppress(OSError):
+            self._layer.remove(self._path, name, self._descriptor)
+
+    def discard_leftovers(self) -> None:
+        """Remove what a writer that was killed left behind. Only for who holds the lock."""
+        for name in self.names():
+            if name.startswith(_TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX):
+                self.discard(name)
+
+    def rename(self, source: str, target: str, *, missing_ok: bool = False) -> None:
+        """Give ``source`` the name ``target``, in one step."""
+        try:
+            self._layer.replace(self._path, source, target, self._descriptor)
+        except OSError as error:
+            if missing_ok and isinstance(error, FileNotFoundError):
+                return
+            raise translated(error, f"Renaming {source} to {target} in {self._path}") from error
+
+    def sync(self) -> None:
+        """Return when the disk knows the names."""
+        try:
+            self._layer.sync(self._descriptor)
+        except OSError as error:
+            raise translated(error, f"Saving the directory {self._path}") from error
+
+    def replace_content(self, name: str, content: bytes) -> None:
+        """Let ``name`` hold ``content``: all of it or, on failure, what it held before."""
+        temporary = self.write_temporary(content)
+        try:
+            self.rename(temporary, name)
+        except BaseException:
+            self.discard(temporary)
+            raise
+
+    def names(self) -> list[str]:
+        """The names in it, sorted."""
+        try:
+            return sorted(self._layer.names(self._path, self._descriptor))
+        except OSError as error:
+            raise translated(error, f"Listing {self._path}") from error
+
+    @contextlib.contextmanager
+    def locked(
+        self, name: str, *, timeout: float, taken: Callable[[int | None], None], sleep: Callable[[float], None]
+    ) -> Generator[None]:
+        """Hold the lock ``name``, which processes and threads share.
+
+        Args:
+            name: Of the lock file; it is never replaced or removed.
+            timeout: Seconds to wait for it.
+            taken: Told the descriptor while it is held, so that a forked child can close its copy.
+            sleep: Waits some seconds.
+
+        Raises:
+            LockedError: Somebody held it for longer.
+        """
+        what = f"Locking {self.full(name)}"
+        try:
+            descriptor = self._layer.open_to_lock(self._path, name, self._descriptor)
+        except OSError as error:
+            raise translated(error, what) from error
+        try:
+            try:
+                _check(self._layer.status(descriptor), self.full(name), directory=False)
+                self._wait_for_lock(descriptor, name, timeout, sleep)
+            except OSError as error:
+                raise translated(error, what) from error
+            taken(descriptor)
+            try:
+                yield
+            finally:
+                taken(None)
+                with contextlib.suppress(OSError):
+                    self._layer.unlock(descriptor)
+        finally:
+            self._layer.close(descriptor)
+
+    def _wait_for_lock(self, descriptor: int, name: str, timeout: float, sleep: Callable[[float], None]) -> None:
+        deadline = time.monotonic() + timeout
+        while not self._layer.lock(descriptor):
+            if time.monotonic() >= deadline:
+                raise LockedError(
+                    f"{self.full(name)} was held by another process for {timeout:g} seconds.",
+                    hint="Try again. If nothing else uses the store, look for a process that hangs.",
+                )
+            # Drawn, so that several waiting processes do not come back in step.
+            sleep(random.uniform(0.0005, 0.003))
+
+    @contextlib.contextmanager
+    def appending(self, name: str) -> Generator[int]:
+        """A descriptor of ``name``, locked, for appending and reading. ``OSError`` passes through."""
+        descriptor = self._layer.open_to_append(self._path, name, self._descriptor)
+        try:
+            _check(self._layer.status(descriptor), self.full(name), directory=False)
+            self._layer.lock_waiting(descriptor)
+            try:
+                yield descriptor
+            finally:
+                with contextlib.suppress(OSError):
+                    self._layer.unlock(descriptor)
+        finally:
+            self._layer.close(descriptor)

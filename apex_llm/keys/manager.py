@@ -1,0 +1,484 @@
+"""``ApiKeyManager``: credentials by service, handed to those who may have them.
+
+The interface that ApexAgent's plan names, over an encrypted file. All methods are synchronous and
+may be called from any thread; from a coroutine, call them through ``asyncio.to_thread``.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ApiKeyManager", "CreatedStore", "ProviderAccess"]
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from apex_llm.errors import ConfigurationError, KeyAccessDeniedError
+from apex_llm.keys.agefile import new_identity, recipient_of
+from apex_llm.keys.audit import fingerprint
+from apex_llm.keys.document import Document, Grant, Kind, Record, Value, Version, check_name, check_value, copied
+from apex_llm.keys.handles import PluginHandle
+from apex_llm.keys.permissions import Decision, decide, granted_services
+from apex_llm.keys.reports import CredentialInfo
+from apex_llm.keys.unlockers import generate_master_key
+from apex_llm.keys.upkeep import Upkeep
+from apex_llm.types.secrets import Secret
+
+_DAY = 86_400.0
+_KINDS: dict[str, tuple[Kind, ...]] = {
+    "all": ("api_key", "oauth_token"),
+    "api_key": ("api_key",),
+    "api_keys": ("api_key",),
+    "oauth_token": ("oauth_token",),
+    "oauth_tokens": ("oauth_token",),
+}
+
+
+class CreatedStore(NamedTuple):
+    """A new store, and the key that opens it when all else is lost."""
+
+    manager: ApiKeyManager
+    recovery_key: Secret | None
+    """``AGE-SECRET-KEY-1…``: show it once, to be kept on paper. It is stored nowhere."""
+
+
+class ApiKeyManager(Upkeep):
+    """An encrypted store of API keys and OAuth tokens, with permissions for plugins and an audit log.
+
+    Nothing is opened, imported or asked for until the first use.
+
+    Args:
+        path: The store's directory; ``APEX_LLM_HOME``, or ``~/.local/share/apex-llm``, when left out.
+        passphrase: The passphrase, or a function that asks for it (``prompt_passphrase`` asks on the terminal).
+        master_key: Base64 of 32 bytes; ``APEX_LLM_MASTER_KEY``, ``APEX_LLM_MASTER_KEY_FILE`` (a path) or
+            ``APEX_LLM_MASTER_KEY_COMMAND`` (prints it; no shell) when left out.
+        unlockers: Who knows the key, instead of passphrase, master key and system keyring, in this order.
+        strict: ``get_api_key_secure`` takes only handles from ``plugin_handle()``, no plain names.
+        audit: ``"required"`` hands out nothing that could not be written to the log; ``"on"`` warns; ``"off"``.
+        anchor: Keeps the generation outside, ``"keyring"`` or your own: an older store put in place is refused.
+        minimum_generation: Refuse a store that is older than this.
+        create: Make a store at the first write, if there has never been one.
+        lock_timeout: Seconds to wait for other processes that are writing.
+        environ: Read instead of the process environment.
+        clock: Seconds since the epoch.
+        os_layer: System calls, for tests.
+    """
+
+    @classmethod
+    def create(
+        cls, path: str | os.PathLike[str] | None = None, *, recovery: bool = True, **options: Any
+    ) -> CreatedStore:
+        """Make an empty store. The first unlocker that can hold or give a key opens it from now on.
+
+        Args:
+            path: As for the constructor.
+            recovery: Make a recovery key too.
+            **options: The constructor's other arguments.
+
+        Raises:
+            KeyStoreError: There is a store already, or it cannot be written.
+            NoUnlockerError: Nothing was given that could open it later.
+        """
+        manager = cls(path, **options)
+        key = new_identity() if recovery else None
+        manager._vault.create(recovery=None if key is None else recipient_of(key))
+        manager._note(manager._vault.snapshot(), "create", done=True)
+        return CreatedStore(manager, None if key is None else Secret(key, name="recovery_key"))
+
+    @staticmethod
+    def generate_master_key() -> Secret:
+        """A new master key for ``APEX_LLM_MASTER_KEY``: base64 of 32 random bytes."""
+        return generate_master_key()
+
+    # --- credentials, for the application itself
+
+    def set_api_key(self, service: str, value: str | Secret | Mapping[str, Any]) -> None:
+        """Store the credential of a service: a string, or a dictionary such as ``{"aws_access_key_id": …}``.
+
+        Raises:
+            ConfigurationError: The name or the value cannot be stored.
+            KeyStoreError: The store cannot be opened or written; it is as it was.
+        """
+        self._set("set_api_key", service, "api_key", value)
+
+    def get_api_key(self, service: str) -> str | dict[str, Any] | None:
+        """The credential of a service as it was stored, or ``None``. Yours to change.
+
+        Raises:
+            KeyStoreError: The store does not open.
+        """
+        return self._get("get_api_key", service, "api_key")
+
+    def set_oauth_token(self, service: str, token: Mapping[str, Any] | str | Secret) -> None:
+        """Store an OAuth token: ``{"access_token": …, "refresh_token": …, "expires_at": …}``.
+
+        Raises:
+            ConfigurationError: The name or the value cannot be stored.
+            KeyStoreError: The store cannot be opened or written; it is as it was.
+        """
+        self._set("set_oauth_token", service, "oauth_token", token)
+
+    def get_oauth_token(self, service: str) -> str | dict[str, Any] | None:
+        """The OAuth token of a service as it was stored, expired or not; or ``None``.
+
+        Raises:
+            KeyStoreError: The store does not open.
+        """
+        return self._get("get_oauth_token", service, "oauth_token")
+
+    def rotate_credential(
+        self,
+        service: str,
+        value: str | Secret | Mapping[str, Any],
+        *,
+        kind: Kind = "api_key",
+        overlap_days: float = 1.0,
+    ) -> None:
+        """Store a new credential, and keep the former one for an overlap (``get_previous``).
+
+        Raises:
+            ConfigurationError: There is none to replace, or the value cannot be stored.
+            KeyStoreError: The store cannot be opened or written; it is as it was.
+        """
+        self._set("rotate_credential", service, kind, value, overlap=overlap_days * _DAY)
+
+    def get_previous(self, service: str, *, kind: Kind = "api_key") -> str | dict[str, Any] | None:
+        """The credential that was in force before the last rotation, while its overlap lasts."""
+        record = self._record(self._vault.snapshot(), check_name(service, what="service"), kind)
+        if record is None or record.previous is None:
+            return None
+        if record.retire_at is not None and self._clock() >= record.retire_at:
+            return None
+        return copied(record.previous.value)
+
+    def delete_credential(self, service: str, kind: str = "all") -> bool:
+        """Remove what is stored for a service: its ``"api_key"``, ``"oauth_token"`` or ``"all"``.
+
+        Backups beside the store hold it until three more changes were saved.
+
+        Returns:
+            Whether there was something to remove.
+        """
+        check_name(service, what="service")
+        kinds = _KINDS.get(kind)
+        if kinds is None:
+            raise ConfigurationError(f"kind is 'api_key', 'oauth_token' or 'all', not {kind!r}.")
+        document = self._vault.snapshot()
+        if document is None or not any(each in document.credentials.get(service, {}) for each in kinds):
+            return False
+
+        def remove(document: Document) -> bool:
+            held = document.credentials.get(service, {})
+            removed = [held.pop(each, None) for each in kinds]
+            if not held:
+                document.credentials.pop(service, None)
+            return any(removed)
+
+        return self._change("delete_credential", remove, service=service)
+
+    def list_configured_services(self) -> dict[str, list[str]]:
+        """The services that have credentials: ``{"api_keys": […], "oauth_tokens": […]}``, sorted."""
+        document = self._vault.snapshot()
+        credentials = {} if document is None else document.credentials
+        return {
+            "api_keys": sorted(name for name, kinds in credentials.items() if "api_key" in kinds),
+            "oauth_tokens": sorted(name for name, kinds in credentials.items() if "oauth_token" in kinds),
+        }
+
+    def describe_credentials(self) -> list[CredentialInfo]:
+        """What is stored, without the values."""
+        document = self._vault.snapshot()
+        if document is None:
+            return []
+        key = document.audit_key_bytes()
+        return [
+            CredentialInfo(
+                service=service,
+                kind=kind,
+                members=() if isinstance(record.current.value, str) else tuple(record.current.value),
+                created=record.created,
+                rotated=record.rotated,
+                fingerprint=fingerprint(key, record.current.value),
+                has_previous=record.previous is not None,
+                retire_at=record.retire_at,
+            )
+            for service, kinds in sorted(document.credentials.items())
+            for kind, record in sorted(kinds.items())
+        ]
+
+    # --- credentials, for plugins
+
+    def get_api_key_secure(
+        self, plugin: str | PluginHandle, service: str, *, model: str | None = None
+    ) -> str | dict[str, Any] | None:
+        """As ``get_api_key``, if ``plugin`` may have it. Every call is a line in the audit log.
+
+        Args:
+            plugin: Its name, or the handle that ``plugin_handle()`` made for it.
+            service: Whose credential.
+            model: What it will be used for; needed where the grant names models.
+
+        Raises:
+            KeyAccessDeniedError: It was not granted, or no longer is.
+            KeyStoreError: The store does not open, or an audit line was required and could not be written.
+        """
+        return self._get_secure("get_api_key", plugin, service, model)
+
+    def get_oauth_token_secure(
+        self, plugin: str | PluginHandle, service: str, *, model: str | None = None
+    ) -> str | dict[str, Any] | None:
+        """As ``get_oauth_token``, if ``plugin`` may have it. See ``get_api_key_secure``."""
+        return self._get_secure("get_oauth_token", plugin, service, model)
+
+    def plugin_handle(self, plugin: str) -> PluginHandle:
+        """A handle for a plugin that was just loaded: give it the handle, and keep the manager."""
+        handle = PluginHandle(check_name(plugin, what="plugin"), self._retrieve_for_handle, self._services_of_handle)
+        self._handles.add(handle)
+        return handle
+
+    def retire_handle(self, handle: PluginHandle) -> None:
+        """Refuse a handle from now on: its plugin was unloaded."""
+        self._handles.discard(handle)
+
+    @property
+    def provider_access(self) -> ProviderAccess:
+        """This manager as providers may see it: ``provider_for(manager.provider_access, plugin, service)``.
+
+        It hands out grants made with ``export=False`` too, because the plugin does not see the secret.
+        """
+        return ProviderAccess(self.get_api_key, self._get_secure)
+
+    def _retrieve_for_handle(self, handle: PluginHandle, operation: str, service: str, model: str | None) -> Any:
+        return self._get_secure(operation, handle, service, model)
+
+    def _services_of_handle(self, handle: PluginHandle) -> list[str]:
+        document = self._vault.snapshot()
+        if document is None or handle not in self._handles:
+            return []
+        return granted_services(document.permissions.get(handle.name, ()), now=self._clock())
+
+    # --- permissions
+
+    def set_plugin_permissions(self, plugin: str, services: Iterable[str]) -> None:
+        """Grant a plugin these services, whole and without end, and nothing else.
+
+        Raises:
+            ConfigurationError: A name cannot be used.
+        """
+        check_name(plugin, what="plugin")
+        if isinstance(services, str):
+            raise ConfigurationError("services is a list of names, not one string.", hint=f"Write [{services!r}].")
+        grants = [Grant(service=check_name(each, what="service")) for each in dict.fromkeys(services)]
+
+        def replace(document: Document) -> None:
+            if grants:
+                document.permissions[plugin] = grants
+            else:
+                document.permissions.pop(plugin, None)
+
+        self._change("set_plugin_permissions", replace, plugin=plugin, service=" ".join(g.service for g in grants))
+
+    def get_plugin_permissions(self, plugin: str | None = None) -> dict[str, list[Grant]]:
+        """Grants by plugin, expired ones included; of one plugin only, if it is named."""
+        document = self._vault.snapshot()
+        permissions = {} if document is None else document.permissions
+        if plugin is not None:
+            return {plugin: list(permissions.get(plugin, ()))}
+        return {name: list(grants) for name, grants in sorted(permissions.items())}
+
+    def grant(
+        self,
+        plugin: str,
+        service: str,
+        *,
+        models: Sequence[str] | None = None,
+        expires: float | datetime | None = None,
+        days: float | None = None,
+        export: bool = True,
+    ) -> Grant:
+        """Let a plugin have one service; a former grant for that service is replaced.
+
+        Args:
+            plugin: Who.
+            service: What.
+            models: Names or patterns (``anthropic.*``); all, when left out.
+            expires: Until when: seconds since the epoch, or a ``datetime`` with its zone.
+            days: For how long, instead of ``expires``.
+            export: False lets only providers use it for the plugin (``provider_access``).
+
+        Raises:
+            ConfigurationError: A name or a time cannot be used.
+        """
+        check_name(plugin, what="plugin")
+        made = Grant(
+            service=check_name(service, what="service"),
+            models=None if models is None else _model_names(models),
+            export=export,
+            expires=self._expiry(expires, days),
+        )
+
+        def add(document: Document) -> None:
+            others = [each for each in document.permissions.get(plugin, ()) if each.service != service]
+            document.permissions[plugin] = [*others, made]
+
+        self._change("grant", add, plugin=plugin, service=service)
+        return made
+
+    def revoke(self, plugin: str, service: str | None = None) -> bool:
+        """Take one service, or everything, from a plugin, from its next call on.
+
+        Returns:
+            Whether there was something to take.
+        """
+        document = self._vault.snapshot()
+        held = () if document is None else document.permissions.get(plugin, ())
+        if not any(service in (None, each.service) for each in held):
+            return False
+
+        def take(document: Document) -> bool:
+            before = document.permissions.get(plugin, [])
+            left = [each for each in before if service is not None and each.service != service]
+            if left:
+                document.permissions[plugin] = left
+            else:
+                document.permissions.pop(plugin, None)
+            return len(left) < len(before)
+
+        return self._change("revoke", take, plugin=plugin, service=service)
+
+    def enable_access_control(self, enabled: bool = True) -> None:  # noqa: FBT001, FBT002 - the plan's signature
+        """Check permissions (the default), or let every plugin have everything. Kept in the store, and audited."""
+
+        def switch(document: Document) -> None:
+            document.access_control = bool(enabled)
+
+        self._change("enable_access_control" if enabled else "disable_access_control", switch)
+
+    def check_permission(self, plugin: str, service: str, *, model: str | None = None) -> bool:
+        """Whether a plugin would get a credential now. Hands out nothing, and writes no audit line."""
+        document = self._vault.snapshot()
+        if document is None:
+            return False
+        return decide(document, plugin, service, model=model, now=self._clock()).allowed
+
+    # --- inside
+
+    def _set(self, operation: str, service: str, kind: Kind, value: object, *, overlap: float | None = None) -> None:
+        check_name(service, what="service")
+        kept = check_value(value)
+
+        def store(document: Document) -> None:
+            now = self._clock()
+            kinds = document.credentials.setdefault(service, {})
+            former = kinds.get(kind)
+            if former is None and overlap is not None:
+                raise ConfigurationError(
+                    f"There is no {kind} of {service!r} to rotate.", hint="set_api_key() stores a first one."
+                )
+            version = Version(value=kept, since=now)
+            record = Record(current=version, created=now if former is None else former.created, rotated=now)
+            if former is not None and overlap is not None:
+                record.previous, record.retire_at = former.current, now + overlap
+            kinds[kind] = record
+
+        self._change(operation, store, service=service, value=kept)
+
+    @staticmethod
+    def _record(document: Document | None, service: str, kind: Kind) -> Record | None:
+        if document is None:
+            return None
+        kinds = document.credentials.get(service)
+        return None if kinds is None else kinds.get(kind)
+
+    def _get(self, operation: str, service: str, kind: Kind) -> Value | None:
+        document = self._vault.snapshot()
+        record = self._record(document, service, kind)
+        if record is None:
+            check_name(service, what="service")
+        value = None if record is None else record.current.value
+        if self._audit_mode == "required":
+            self._note(document, operation, service=service, value=value)
+        return None if value is None else copied(value)
+
+    def _get_secure(
+        self,
+        operation: str,
+        plugin: str | PluginHandle,
+        service: str,
+        model: str | None,
+        *,
+        for_provider: bool = False,
+    ) -> Value | None:
+        check_name(service, what="service")
+        name = plugin.name if isinstance(plugin, PluginHandle) else check_name(plugin, what="plugin")
+        document = self._vault.snapshot()
+        decision = self._decide(document, plugin, name, service, model, for_provider=for_provider)
+        kind: Kind = "api_key" if operation == "get_api_key" else "oauth_token"
+        record = self._record(document, service, kind) if decision.allowed else None
+        value = None if record is None else record.current.value
+        outcome = "allowed" if decision.allowed else f"denied: {decision.reason}"
+        self._note(document, operation, service=service, plugin=name, decision=outcome, value=value)
+        if not decision.allowed:
+            raise KeyAccessDeniedError(
+                f"The plugin {name!r} may not have the {kind} of {service!r}: {decision.reason}.",
+                phase="credentials",
+                hint=f"The application's owner can allow it: apex-llm keys grant {name} {service}",
+            )
+        return None if value is None else copied(value)
+
+    def _decide(
+        self,
+        document: Document | None,
+        plugin: str | PluginHandle,
+        name: str,
+        service: str,
+        model: str | None,
+        *,
+        for_provider: bool,
+    ) -> Decision:
+        if isinstance(plugin, PluginHandle):
+            if plugin not in self._handles:
+                return Decision(allowed=False, reason="the handle is not one of this manager, or was retired")
+        elif self._strict:
+            return Decision(allowed=False, reason="only handles are accepted (strict)")
+        if document is None:
+            return Decision(allowed=False, reason="there is no key store yet")
+        return decide(document, name, service, model=model, now=self._clock(), for_provider=for_provider)
+
+    def _expiry(self, expires: float | datetime | None, days: float | None) -> float | None:
+        if expires is not None and days is not None:
+            raise ConfigurationError("Give expires= or days=, not both.")
+        if days is not None:
+            return self._clock() + days * _DAY
+        if isinstance(expires, datetime):
+            if expires.tzinfo is None:
+                raise ConfigurationError("expires= needs a time zone.", hint="datetime.now(timezone.utc) + …")
+            return expires.timestamp()
+        return None if expires is None else float(expires)
+
+
+class ProviderAccess:
+    """What a provider needs of a manager, and no more. Made by ``ApiKeyManager.provider_access``."""
+
+    def __init__(self, get_api_key: Callable[[str], Value | None], get_secure: Callable[..., Value | None]) -> None:
+        self._get_api_key = get_api_key
+        self._get_secure = get_secure
+
+    def __repr__(self) -> str:
+        return "ProviderAccess()"
+
+    def get_api_key(self, service: str) -> str | dict[str, Any] | None:
+        """As the manager's."""
+        return self._get_api_key(service)
+
+    def get_api_key_secure(
+        self, plugin: str | PluginHandle, service: str, *, model: str | None = None
+    ) -> str | dict[str, Any] | None:
+        """As the manager's, for use on the plugin's behalf."""
+        return self._get_secure("get_api_key", plugin, service, model, for_provider=True)
+
+
+def _model_names(models: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(models, str):
+        raise ConfigurationError("models is a list of names, not one string.", hint=f"Write [{models!r}].")
+    return tuple(check_name(each, what="model") for each in models)

@@ -1,0 +1,136 @@
+"""Keeps known secrets out of logs, in the spellings in which they get there.
+
+A last net, not a licence: it knows the values that the store holds or held, as they are, in base64
+(at any offset, both alphabets), URL-encoded, in hexadecimal, and as JSON and Python would quote them.
+"""
+
+from __future__ import annotations
+
+__all__ = ["RedactingFilter", "Redactor", "secret_parts"]
+
+import json
+import logging
+import re
+import threading
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
+from urllib.parse import quote, quote_plus
+
+_SHORTEST = 6
+_MASK = "[redacted]"
+# Members of a credential that are settings, and would only make logs unreadable.
+_HARMLESS = re.compile(
+    r"region|endpoint|base|version|url|type|scope|expires|deployment|model|profile|tenant|name|default|account",
+    re.IGNORECASE,
+)
+_SECRET_WORD = re.compile(r"secret|token|password|private", re.IGNORECASE)
+_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def secret_parts(value: object, name: str = "") -> Iterator[str]:
+    """The strings in a credential that must not be seen."""
+    if isinstance(value, str):
+        if len(value) >= _SHORTEST and (not _HARMLESS.search(name) or _SECRET_WORD.search(name)):
+            yield value
+    elif isinstance(value, Mapping):
+        for key, part in cast("Mapping[Any, Any]", value).items():
+            yield from secret_parts(part, str(key))
+    elif isinstance(value, list):
+        for part in cast("list[Any]", value):
+            yield from secret_parts(part, name)
+
+
+def _spellings(secret: str) -> set[str]:
+    content = secret.encode("utf-8", "surrogatepass")
+    found = {
+        secret,
+        content.hex(),
+        content.hex().upper(),
+        quote(content, safe=""),
+        quote(content),
+        quote_plus(content),
+        quote(content, safe="").replace("%", "%25"),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        json.dumps(json.dumps(secret)[1:-1])[1:-1],
+        repr(secret)[1:-1],
+        repr(content)[2:-1],
+    }
+    for offset in range(3):
+        # What stands before and after decides the characters at both ends: leave those out.
+        text = b64encode(b"\0" * offset + content).decode().rstrip("=")
+        text = text[(0, 2, 3)[offset] :]
+        if (offset + len(content)) % 3:
+            text = text[:-1]
+        found |= {text, text.replace("+", "-").replace("/", "_")}
+        found.add(quote(text, safe=""))
+    return {spelling for spelling in found if len(spelling) >= _SHORTEST}
+
+
+class Redactor:
+    """Replaces known secrets in text by ``[redacted]``. Threads may share it."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._known: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self._mutex = threading.Lock()
+        self.add(*secrets)
+
+    def __repr__(self) -> str:
+        return f"Redactor({len(self._known)} secrets)"
+
+    def add(self, *secrets: str) -> None:
+        """Learn secrets; shorter than six characters they are ignored, as they would blot out words."""
+        with self._mutex:
+            new = {secret for secret in secrets if len(secret) >= _SHORTEST} - self._known
+            if not new:
+                return
+            self._known |= new
+            every = sorted({form for secret in self._known for form in _spellings(secret)}, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, every)))
+
+    def redact(self, text: str) -> str:
+        """``text`` without the secrets."""
+        pattern = self._pattern
+        return text if pattern is None else pattern.sub(_MASK, text)
+
+
+class RedactingFilter(logging.Filter):
+    """Redacts message, arguments, traceback and extra attributes of each record.
+
+    Add it to handlers: a filter on a logger does not see what its children log.
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
+        self._redactor = redactor
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always lets the record pass."""
+        redact = self._redactor.redact
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit; logging would print them as they are
+            message = f"{record.msg} (its arguments did not fit and were left out)"
+        redacted = redact(message)
+        if redacted != message or record.args:
+            record.msg, record.args = redacted, None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = redact(record.exc_text)
+            # Formatters that make their own text of the exception must not get it.
+            record.exc_info = None
+        if record.stack_info:
+            record.stack_info = redact(record.stack_info)
+        for name, value in list(vars(record).items()):
+            if name in _STANDARD_ATTRIBUTES:
+                continue
+            if isinstance(value, str):
+                setattr(record, name, redact(value))
+            elif not isinstance(value, (int, float, bool, type(None))):
+                shown = repr(value)
+                if (clean := redact(shown)) != shown:
+                    setattr(record, name, clean)
+        return True

@@ -1,0 +1,460 @@
+"""One store on disk: opened, checked, cached, and replaced as a whole.
+
+The write path: lock, read again, compare generations, write a new file and read it back, keep the
+current one as a backup, rename, make the directory durable. Whatever stops it, the store is the old
+one or the new one. A store that does not open is never taken for an empty one, and never written.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BACKUPS", "STORE_FILE", "Anchor", "Vault"]
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from apex_llm.errors import KeyStoreError, NoUnlockerError, TamperedError, WrongPassphraseError
+from apex_llm.keys.agefile import MAX_FILE_BYTES, check_header, decrypt, encrypt, new_identity, recipient_of
+from apex_llm.keys.audit import AUDIT_FILE
+from apex_llm.keys.document import AuditHead, Document, new_document, read_document, write_document
+from apex_llm.keys.files import Directory, Signature, signature_of
+from apex_llm.keys.os_layer import OsLayer
+from apex_llm.keys.unlockers import PASSPHRASE_FILE, Place, Unlocker
+
+STORE_FILE = "store.age"
+BACKUPS = tuple(f"{STORE_FILE}.bak.{number}" for number in (1, 2, 3))
+_LOCK_FILE = "store.lock"
+_MAX_IDENTITY_BYTES = 64 << 10
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+
+
+class Anchor(Protocol):
+    """Keeps one short text outside the store, so that an older store put in its place is noticed."""
+
+    def read(self) -> str | None:
+        """What was last written."""
+        ...
+
+    def write(self, value: str) -> None:
+        """Keep ``value``."""
+        ...
+
+
+class _Loaded(msgspec.Struct):
+    document: Document
+    content: bytes
+    signature: Signature
+
+
+class Vault:
+    """The store in one directory. Threads may share it; a forked child may go on using it."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        unlockers: Sequence[Unlocker],
+        layer: OsLayer,
+        anchor: Anchor | None,
+        minimum_generation: int,
+        lock_timeout: float,
+        clock: Callable[[], float],
+        head_of: Callable[[Document], AuditHead],
+        loaded: Callable[[Document], None],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.path = path
+        self.unlockers = list(unlockers)
+        self.opened_by: Unlocker | None = None
+        self._layer = layer
+        self._anchor = anchor
+        self._minimum_generation = minimum_generation
+        self._lock_timeout = lock_timeout
+        self._clock = clock
+        self._head_of = head_of
+        self._tell_loaded = loaded
+        self._sleep = sleep
+        self._identities: list[str] = []
+        self._cached: tuple[Signature, Document] | None = None
+        self._known = ("", 0)
+        self._store_path = str(path / STORE_FILE)
+        self._process = os.getpid()
+        self._mutex = threading.RLock()
+        self._lock_descriptor: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Vault({str(self.path)!r})"
+
+    # --- reading
+
+    def snapshot(self) -> Document | None:
+        """The store as it is on disk now; do not change it. ``None`` if there has never been one.
+
+        Costs one ``lstat`` while the file is unchanged.
+
+        Raises:
+            KeyStoreError: There is one that does not open, or traces of one that is gone.
+        """
+        cached = self._cached
+        if cached is not None:
+            try:
+                if signature_of(self._layer.look(self._store_path)) == cached[0]:
+                    return cached[1]
+            except OSError:
+                pass  # opening it will say what is wrong
+        with self._guarded():
+            loaded = self._load_now()
+            return None if loaded is None else loaded.document
+
+    @property
+    def opened(self) -> bool:
+        """Whether the store has been opened by this process."""
+        return self._cached is not None
+
+    def forget(self) -> None:
+        """Drop keys and contents from memory, as far as Python allows; the next use unlocks again."""
+        with self._guarded():
+            self._cached = None
+            self._identities = []
+
+    def _load_now(self) -> _Loaded | None:
+        try:
+            with Directory.opened(self.path, self._layer) as directory:
+                return self._load(directory)
+        except FileNotFoundError:
+            self._check_absence([])
+            return None
+
+    def _load(self, directory: Directory) -> _Loaded | None:
+        self._cached = None
+        # Before the file: a writer that comes between must make the store look newer, never older.
+        anchored = self._anchor.read() if self._anchor is not None else None
+        found = directory.read(STORE_FILE, limit=MAX_FILE_BYTES)
+        if found is None:
+            self._check_absence(directory.names(), anchored)
+            return None
+        content, signature = found
+        what = directory.full(STORE_FILE)
+        document = read_document(self._decrypted(content, what), what=what)
+        self._check_generation(document, anchored)
+        self._known = (document.store_id, document.generation)
+        self._cached = (signature, document)
+        self._tell_loaded(document)
+        return _Loaded(document, content, signature)
+
+    def _check_absence(self, names: Sequence[str], anchored: str | None = None) -> None:
+        """Somebody took the store away, or it was never there: not the same thing."""
+        traces = [name for name in names if name in BACKUPS or name == AUDIT_FILE]
+        if not traces and not anchored and not self._known[1] and not self._minimum_generation:
+            return
+        trace = traces[0] if traces else "the generation that was last seen"
+        raise KeyStoreError(
+            f"{self._store_path} is missing, but there was one: {trace} is still known.",
+            hint=f"Restore it: cp {STORE_FILE}.bak.1 {STORE_FILE}. Or remove every trace to begin a new store.",
+        )
+
+    def _check_generation(self, document: Document, anchored: str | None) -> None:
+        floor = self._minimum_generation
+        known_id, known_generation = self._known
+        if known_id:
+            floor = max(floor, known_generation)
+        if anchored:
+            anchored_id, _, anchored_generation = anchored.partition(":")
+            known_id = known_id or anchored_id
+            floor = max(floor, int(anchored_generation) if anchored_generation.isdecimal() else 0)
+        if known_id and document.store_id != known_id:
+            raise TamperedError(
+                f"{self._store_path} is another store than the one that was there before.",
+                hint="Somebody replaced it. Backups of the former one may be beside it.",
+            )
+        if document.generation < floor:
+            raise TamperedError(
+                f"{self._store_path} is of generation {document.generation}, but {floor} has been seen: "
+                "an older store was put in its place.",
+                hint="If you restored a backup yourself, begin a new anchor and open it in a new process.",
+            )
+
+    def _decrypted(self, content: bytes, what: str) -> bytes:
+        check_header(content, expected="X25519", what=what)
+        if self._identities:
+            try:
+                return decrypt(content, self._identities, what=what)
+            except WrongPassphraseError:
+                self._identities = []  # rotated by another process, perhaps
+        refusals: list[str] = []
+        mismatch: WrongPassphraseError | None = None
+        for unlocker in self.unlockers:
+            found = unlocker.identities(self)
+            if isinstance(found, str):
+                refusals.append(f"{unlocker.name}: {found}")
+                continue
+            try:
+                plaintext = decrypt(content, found, what=what)
+            except WrongPassphraseError as error:
+                mismatch = mismatch or error
+                refusals.append(f"{unlocker.name}: another key")
+                continue
+            self._identities, self.opened_by = found, unlocker
+            return plaintext
+        if mismatch is not None:
+            raise mismatch
+        raise self._nothing_opens(refusals)
+
+    def _nothing_opens(self, refusals: Sequence[str]) -> NoUnlockerError:
+        return NoUnlockerError(
+            f"Nothing that could open the key store in {self.path} was given ({'; '.join(refusals)}).",
+            hint="Give passphrase=, set APEX_LLM_MASTER_KEY, APEX_LLM_MASTER_KEY_FILE or "
+            "APEX_LLM_MASTER_KEY_COMMAND, or use a system keyring.",
+        )
+
+    # --- what unlockers see
+
+    @property
+    def name(self) -> str:
+        """The directory, resolved: the store's name in a keyring."""
+        return str(self.path.resolve())
+
+    def read_identity_file(self) -> bytes | None:
+        """``identity.age``, checked; ``None`` without one."""
+        try:
+            with Directory.opened(self.path, self._layer) as directory:
+                found = directory.read(PASSPHRASE_FILE, limit=_MAX_IDENTITY_BYTES)
+        except FileNotFoundError:
+            return None
+        return None if found is None else found[0]
+
+    def write_identity_file(self, content: bytes | None) -> None:
+        """Replace ``identity.age``, or remove it."""
+        with Directory.opened(self.path, self._layer, create=True) as directory:
+            if content is None:
+                directory.discard(PASSPHRASE_FILE)
+            else:
+                directory.replace_content(PASSPHRASE_FILE, content)
+            directory.sync()
+
+    # --- writing
+
+    def create(self, *, recovery: str | None, by: Unlocker | None = None, may_exist: bool = False) -> None:
+        """Make an empty store, generation 1.
+
+        Args:
+            recovery: A second recipient.
+            by: The unlocker that shall open it; the first that can, when left out.
+            may_exist: Leave an existing store as it is.
+
+        Raises:
+            KeyStoreError: There is one already.
+            NoUnlockerError: Nothing could keep or give the key.
+        """
+        with self._guarded():
+            unlocker, identities, commit = self._key_for_new_store(by)
+            with self._transaction(create=True) as (directory, loaded):
+                if loaded is not None:
+                    if may_exist:
+                        return
+                    raise KeyStoreError(f"There is a key store in {self.path} already.", hint="Open it instead.")
+                commit(self)
+                self._identities, self.opened_by = identities, unlocker
+                document = new_document(recipient_of(identities[0]), recovery, now=self._clock())
+                self._save(directory, document, None)
+
+    def _key_for_new_store(self, by: Unlocker | None) -> tuple[Unlocker, list[str], Callable[[Place], None]]:
+        """Who will open the store, with which identities, and what puts them there."""
+        refusals: list[str] = []
+        for unlocker in [by] if by is not None else self.unlockers:
+            # One that has a key already: the operator's, or one left by a creation that was cut short.
+            found = unlocker.identities(self)
+            if not isinstance(found, str):
+                return unlocker, found, _nothing_to_do
+            refusals.append(f"{unlocker.name}: {found}")
+            if unlocker.can_store:
+                identity = new_identity()
+                try:
+                    (commit,) = unlocker.prepare([[identity]])
+                except NoUnlockerError:
+                    continue
+                return unlocker, [identity], commit
+        raise self._nothing_opens(refusals)
+
+    def change(self, apply: Callable[[Document], T], *, backup: bool = True) -> T:
+        """Apply a change to the newest state, and save it as the next generation.
+
+        Args:
+            apply: Changes the document it is given, which is its own; what it raises ends the change.
+            backup: Keep the current state as a backup.
+
+        Raises:
+            KeyStoreError: Nothing was changed, unless the message says that it may have been.
+        """
+        with self._guarded(), self._transaction() as (directory, loaded):
+            if loaded is None:
+                raise self._no_store()
+            document = read_document(write_document(loaded.document), what=self._store_path)
+            result = apply(document)
+            self._save(directory, document, loaded if backup else None)
+            return result
+
+    def _no_store(self) -> KeyStoreError:
+        return KeyStoreError(
+            f"There is no key store in {self.path}.",
+            hint="Make one with ApiKeyManager.create(), or on the command line with: apex-llm keys init",
+        )
+
+    @contextlib.contextmanager
+    def _transaction(self, *, create: bool = False) -> Generator[tuple[Directory, _Loaded | None]]:
+        try:
+            with (
+                Directory.opened(self.path, self._layer, create=create) as directory,
+                directory.locked(_LOCK_FILE, timeout=self._lock_timeout, taken=self._remember_lock, sleep=self._sleep),
+            ):
+                yield directory, self._load(directory)
+        except FileNotFoundError:
+            self._check_absence([])
+            raise self._no_store() from None
+
+    def _remember_lock(self, descriptor: int | None) -> None:
+        self._lock_descriptor = descriptor
+
+    def _save(self, directory: Directory, document: Document, former: _Loaded | None) -> None:
+        """The write path after the lock. ``former`` becomes the newest backup."""
+        now = self._clock()
+        document.generation += 1
+        document.audit_head = self._head_of(document)
+        _retire(document, now)
+        recipients = document.recipients
+        if recipients.retiring and recipients.primary in {recipient_of(key) for key in self._identities[:1]}:
+            recipients.retiring = []
+        plaintext = write_document(document)
+        content = encrypt(plaintext, recipients.all())
+        directory.discard_leftovers()
+        temporary = directory.write_temporary(content)
+        try:
+            written = directory.read(temporary, limit=MAX_FILE_BYTES)
+            if written is None or decrypt(written[0], self._identities, what="The new store") != plaintext:
+                raise KeyStoreError(
+                    "The new store could not be read back as it was written. The old one is in place.",
+                    hint="Check the disk.",
+                )
+            if former is not None:
+                self._keep(directory, former.content)
+            directory.rename(temporary, STORE_FILE)
+        except BaseException:
+            directory.discard(temporary)
+            raise
+        self._cached = None
+        self._known = (document.store_id, document.generation)
+        try:
+            directory.sync()
+        except KeyStoreError as error:
+            error.hint = "The change was made, but may be lost if the power fails now. Check the disk."
+            raise
+        if self._anchor is not None:
+            try:
+                self._anchor.write(f"{document.store_id}:{document.generation}")
+            except Exception as error:  # noqa: BLE001 - an anchor that lags behind only promises less
+                _LOG.warning("The anchor of the key store could not be written (%s).", type(error).__name__)
+        self._load(directory)
+
+    def _keep(self, directory: Directory, content: bytes) -> None:
+        """Make ``content`` the newest backup. Copied, not linked: a store has one name."""
+        temporary = directory.write_temporary(content)
+        try:
+            for newer, older in zip(reversed(BACKUPS[:-1]), reversed(BACKUPS[1:]), strict=True):
+                directory.rename(newer, older, missing_ok=True)
+            directory.rename(temporary, BACKUPS[0])
+        except BaseException:
+            directory.discard(temporary)
+            raise
+
+    # --- keys
+
+    def rotate(self, target: Unlocker, new: str, *, keep_former: bool) -> None:
+        """Encrypt to a new identity, and let ``target`` hold it.
+
+        ``target`` holds both identities while the store changes over, so that a crash locks nobody out.
+
+        Args:
+            target: Who opens the store from now on.
+            new: The identity.
+            keep_former: Encrypt to the former identity as well, until the store is saved by somebody
+                who was given the new one: for keys that only an operator can put in place.
+        """
+        with self._guarded():
+            if self.snapshot() is None:
+                raise self._no_store()
+            former, source = list(self._identities), self.opened_by
+            put_both, put_new = target.prepare([[new, *former], [new]])
+            with self._transaction() as (directory, loaded):
+                if loaded is None or self._identities != former:
+                    raise KeyStoreError("The master key was rotated by another process meanwhile.", hint="Try again.")
+                document = read_document(write_document(loaded.document), what=self._store_path)
+                recipients = document.recipients
+                recipients.retiring = [recipients.primary] if keep_former else []
+                recipients.primary = recipient_of(new)
+                document.rotation.last["master_key"] = self._clock()
+                put_both(self)
+                # The first one counts as given from outside: see _save.
+                self._identities = [*former, new] if keep_former else [new, *former]
+                self._save(directory, document, loaded)
+                put_new(self)
+                if not keep_former:
+                    self._identities = [new]
+                    # Nobody can open them any more, except a thief of the former key.
+                    for name in BACKUPS:
+                        directory.discard(name)
+            self.opened_by = target
+            self.unlockers = [target if each.name == target.name else each for each in self.unlockers]
+            if source is not None and source.name != target.name:
+                source.forget(self)
+
+    def opens_with_recovery(self, document: Document) -> bool:
+        """Whether it was opened with the recovery key."""
+        return document.recipients.recovery in {recipient_of(key) for key in self._identities}
+
+    def read_backup(self, name: str) -> Document | None:
+        """A backup, if it is there and opens with the key in use.
+
+        Raises:
+            KeyStoreError: It is there, but does not open.
+        """
+        with self._guarded(), Directory.opened(self.path, self._layer) as directory:
+            found = directory.read(name, limit=MAX_FILE_BYTES)
+            if found is None:
+                return None
+            return read_document(decrypt(found[0], self._identities, what=name), what=name)
+
+    # --- threads and processes
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Generator[None]:
+        """One thread of this process at a time. A forked child gets locks of its own."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._mutex = threading.RLock()
+            if self._lock_descriptor is not None:
+                # A copy of the parent's; while it is open, the lock outlives the parent.
+                with contextlib.suppress(OSError):
+                    self._layer.close(self._lock_descriptor)
+                self._lock_descriptor = None
+        with self._mutex:
+            yield
+
+
+def _nothing_to_do(place: Place) -> None:
+    """The key is where it belongs."""
+
+
+def _retire(document: Document, now: float) -> None:
+    for kinds in document.credentials.values():
+        for record in kinds.values():
+            if record.previous is not None and record.retire_at is not None and now >= record.retire_at:
+                record.previous = record.retire_at = None
