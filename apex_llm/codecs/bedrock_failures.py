@@ -39,6 +39,8 @@ from apex_llm.errors import (
 from apex_llm.types.http import Headers
 
 _PROVIDER: Final = "bedrock"
+_LONGEST_NAME: Final = 200
+"""Of an exception; a header that names one may hold 64 KiB."""
 
 _Verdict = tuple[type[ApexLlmError], bool]
 _THROTTLED: Final[_Verdict] = (RateLimitError, True)
@@ -175,6 +177,8 @@ def _bare_name(name: str | None) -> str | None:
 def _error(
     name: str | None, found: ErrorBody, *, status: int | None, model: str | None, region: str | None, facts: Any
 ) -> ApexLlmError:
+    if name is not None:
+        name = shorten(name, limit=_LONGEST_NAME)
     key = (name or "").lower().removesuffix("exception")
     verdict = _VERDICTS.get(key)
     if verdict is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["ChatResponse", "FinishReason", "Usage"]
 
 import enum
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,7 +103,13 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     @property
     def raw(self) -> Any:
         """The provider's JSON, parsed at each access; ``None`` for streams."""
-        return msgspec.json.decode(self.body) if self.body else None
+        if not self.body:
+            return None
+        try:
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # Lone surrogates and the like, which the codecs have read as well.
+            return json.loads(self.body.decode("utf-8-sig", "replace"), strict=False)
 
     def __str__(self) -> str:
         return self.message.text

@@ -1,0 +1,100 @@
+"""A slice of ``scripts/check-fuzz``, the findings of earlier runs, and what hypothesis thinks up by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+from campaign import fuzz, shares
+from fuzz_targets import TARGETS, Target
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from socket_targets import socket_targets
+
+from apex_llm import RateLimitError
+from apex_llm.codecs.chat.bedrock_converse import BedrockConverseCodec
+from apex_llm.codecs.chat.openai_chat import OpenAIChatCodec
+from apex_llm.codecs.failures import bedrock_failure, bedrock_stream_failure
+from apex_llm.errors import ApexLlmError
+from apex_llm.types.http import Headers
+
+SLICE = 2_600
+SOCKET_SLICE = 60
+"""Of each target that needs a connection."""
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_nearly_good_input_gives_a_typed_error_or_an_answer(target: Target) -> None:
+    findings = list(fuzz(target, range(shares(TARGETS, SLICE)[target.name]), seed=7))
+
+    assert not findings, "\n".join(map(str, findings[:3]))
+
+
+@pytest.fixture(scope="module")
+def over_sockets() -> Iterator[tuple[Target, ...]]:
+    with socket_targets() as targets:
+        yield targets
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_nearly_good_answers_over_a_connection_never_hang_and_never_surprise(
+    over_sockets: tuple[Target, ...], index: int
+) -> None:
+    findings = list(fuzz(over_sockets[index], range(SOCKET_SLICE), seed=7))
+
+    assert not findings, "\n".join(map(str, findings[:3]))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.binary(max_size=300), seed=st.integers(0, 3))
+def test_any_bytes_at_all_give_a_typed_error_or_an_answer(target: Target, data: bytes, seed: int) -> None:
+    with contextlib.suppress(ApexLlmError):
+        target.run(data, Random(seed))
+
+
+@settings(max_examples=150, deadline=None)
+@given(value=json_values, name=st.sampled_from(("contentBlockDelta", "messageStop", "metadata", "message", "")))
+def test_any_json_gives_a_typed_error_or_events(value: object, name: str) -> None:
+    payload = json.dumps(value).encode()
+    for codec in (BedrockConverseCodec(), OpenAIChatCodec()):
+        with contextlib.suppress(ApexLlmError):
+            codec.stream_decoder().feed(name, payload)
+        with contextlib.suppress(ApexLlmError):
+            codec.decode(payload)
+
+
+# Found by fuzzing ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", [b"NaN", b"1e999", b'"\\ud83d"', b"Infinity", b'"\xed"'])
+def test_raw_reads_every_body_that_the_codec_has_read(odd: bytes) -> None:
+    """``decode`` is lenient with what clouds do send; ``raw`` raised msgspec's error for the same body."""
+    converse = b'{"output":{"message":{"content":[{"text":"Hi"}]}},"stopReason":"end_turn","unread":%b}'
+    chat = b'{"choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"stop"}],"unread":%b}'
+
+    for response in (BedrockConverseCodec().decode(converse % odd), OpenAIChatCodec().decode(chat % odd)):
+        assert response.text == "Hi"
+        found = response.raw["unread"]
+        assert isinstance(found, str) or not math.isfinite(found)
+
+
+def test_the_name_of_an_error_is_kept_short_however_long_the_header_is() -> None:
+    name = "ThrottlingException" + "x" * 60_000
+
+    for error in (
+        bedrock_failure(429, Headers((("x-amzn-errortype", name),)), b"{}"),
+        bedrock_stream_failure(name, b"{}"),
+    ):
+        assert isinstance(error, RateLimitError)
+        assert len(str(error)) < 2_000
