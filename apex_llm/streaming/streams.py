@@ -80,7 +80,7 @@ class _Stream(Generic[T]):
         self._account()
         exchange = self._exchange
         return self._accumulator.response(
-            model=self._model,
+            model=(exchange.request.model if exchange else "") or self._model,
             request_id=exchange.request_id if exchange else None,
             attempts=exchange.request.attempt if exchange else 0,
             warnings=(*self._request_warnings(), *(exchange.warnings if exchange else ())),
@@ -101,9 +101,16 @@ class _Stream(Generic[T]):
     async def collect(self) -> ChatResponse:
         """Read to the end and give the whole answer."""
         async with self:
+            self._index = len(self._batch)
             while await self._advance():
                 self._index = len(self._batch)
         return self.response
+
+    # What apex_llm.sync reads by: it waits on one thread and takes on another, never at the same time.
+
+    async def _wait_ready(self) -> bool:
+        """Wait until there is more to take, once all that was ready has been taken; false at the end."""
+        return await self._advance()
 
     async def _open(self) -> None:
         try:
@@ -230,6 +237,13 @@ class EventStream(_Stream[StreamEvent]):
             if not await self._advance():
                 raise StopAsyncIteration
 
+    def _take_ready(self) -> StreamEvent | None:
+        index = self._index
+        if index == len(self._batch):
+            return None
+        self._index = index + 1
+        return self._batch[index]
+
     async def next_batch(self) -> list[StreamEvent]:
         """All events that have arrived, at least one; ``[]`` at the end. For consumers that count microseconds."""
         if self._index == len(self._batch) and not await self._advance():
@@ -276,6 +290,25 @@ class TextStream(_Stream[str]):
             if not await self._advance():
                 self._raise_if_blocked()
                 raise StopAsyncIteration
+
+    def _take_ready(self) -> str | None:
+        batch = self._batch
+        size = len(batch)
+        index = self._index
+        while index < size:
+            event = batch[index]
+            index += 1
+            if type(event) is TextDelta:
+                self._index = index
+                return event.text
+        self._index = index
+        return None
+
+    async def _wait_ready(self) -> bool:
+        if await self._advance():
+            return True
+        self._raise_if_blocked()
+        return False
 
     def _raise_if_blocked(self) -> None:
         if self._blocked is None or not self._accumulator.finished:
