@@ -8,7 +8,7 @@ quoted in an error: it may be a prompt.
 
 from __future__ import annotations
 
-__all__ = ["decode_json", "encode_json"]
+__all__ = ["decode_json", "encode_json", "raw_text"]
 
 import json
 from collections.abc import Mapping, Sequence
@@ -42,6 +42,18 @@ def decode_json(body: bytes, type: type[_T], *, what: str) -> _T:  # noqa: A002 
         raise ResponseFormatError(f"{what} is not UTF-8 (byte {error.start} of {len(body)}).") from error
     except msgspec.MsgspecError as error:
         return _decode_leniently(body, type, what, error)
+
+
+def raw_text(raw: msgspec.Raw, *, what: str) -> str:
+    """JSON that was left undecoded, as text.
+
+    Raises:
+        ResponseFormatError: Not UTF-8, which msgspec does not look for in what it only passes on.
+    """
+    try:
+        return bytes(raw).decode()
+    except UnicodeDecodeError as error:
+        raise ResponseFormatError(f"{what} is not UTF-8 (byte {error.start} of {len(error.object)}).") from error
 
 
 def _decode_leniently(body: bytes, type: type[_T], what: str, refusal: msgspec.MsgspecError) -> _T:  # noqa: A002

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from socket_targets import socket_targets
 
-from apex_llm import RateLimitError
+from apex_llm import RateLimitError, ResponseFormatError
+from apex_llm.codecs.chat.anthropic_messages import AnthropicMessagesCodec
 from apex_llm.codecs.chat.bedrock_converse import BedrockConverseCodec
 from apex_llm.codecs.chat.openai_chat import OpenAIChatCodec
 from apex_llm.codecs.failures import bedrock_failure, bedrock_stream_failure
@@ -98,3 +99,14 @@ def test_the_name_of_an_error_is_kept_short_however_long_the_header_is() -> None
     ):
         assert isinstance(error, RateLimitError)
         assert len(str(error)) < 2_000
+
+
+def test_tool_input_that_is_not_utf8_is_a_typed_error() -> None:
+    """msgspec passes raw members on unread, and decoding them raised ``UnicodeDecodeError``."""
+    converse = b'{"output":{"message":{"content":[{"toolUse":{"toolUseId":"t","name":"f","input":{"\xe0":1}}}]}}}'
+    claude = b'{"type":"message","content":[{"type":"tool_use","id":"t","name":"f","input":{"\xe0":1}}]}'
+
+    with pytest.raises(ResponseFormatError, match="not UTF-8"):
+        BedrockConverseCodec().decode(converse)
+    with pytest.raises(ResponseFormatError, match="not UTF-8"):
+        AnthropicMessagesCodec().decode(claude)

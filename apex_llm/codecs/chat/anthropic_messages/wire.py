@@ -27,7 +27,7 @@ from typing import Any, TypeAlias, cast
 
 import msgspec
 
-from apex_llm.codecs.json_text import decode_json
+from apex_llm.codecs.json_text import decode_json, raw_text
 from apex_llm.types.messages import CitationPart
 from apex_llm.types.responses import FinishReason, Usage
 
@@ -225,7 +225,7 @@ def guardrail_extra(source: _Guarded) -> dict[str, Any]:
 
 def tool_arguments(raw: msgspec.Raw) -> str:
     """A tool's input as JSON text; empty where there is none."""
-    text = bytes(raw).decode()
+    text = raw_text(raw, what="The input of a tool")
     if text in {"null", "{}", '""'}:
         return ""
     if text.startswith('"'):

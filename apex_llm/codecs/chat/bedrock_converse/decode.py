@@ -20,7 +20,7 @@ from apex_llm.codecs.chat.bedrock_converse.wire import (
     read_server_result,
     read_usage,
 )
-from apex_llm.codecs.json_text import decode_json
+from apex_llm.codecs.json_text import decode_json, raw_text
 from apex_llm.errors import ResponseFormatError
 from apex_llm.types.messages import (
     ImagePart,
@@ -127,7 +127,7 @@ def tool_arguments(raw: msgspec.Raw) -> str:
 
     Some models answer with the JSON text in a JSON string, or with an empty string for no arguments.
     """
-    text = bytes(raw).decode()
+    text = raw_text(raw, what="The input of a tool")
     if text == "null":
         return ""
     if text.startswith('"'):
