@@ -6,14 +6,12 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from sync_helpers import Spawn
 
 from apex_llm.emulator import Emulator
-
-Spawn = Callable[[str], "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -51,10 +49,3 @@ def spawn(emulator: Emulator) -> Iterator[Spawn]:
     for child in children:
         child.kill()
         child.communicate()
-
-
-def wait_until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.005)

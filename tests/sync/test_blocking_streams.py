@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 import pytest
-from conftest import wait_until
+from sync_helpers import wait_until
 
 import apex_llm
 from apex_llm.emulator import Answer, Emulator

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import wait_until
+from sync_helpers import wait_until
 
 from apex_llm.sync import _call
 from apex_llm.sync._call import Call

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import Spawn, wait_until
+from sync_helpers import Spawn, wait_until
 
 from apex_llm.emulator import Answer, Emulator
 
