@@ -11,14 +11,21 @@ __all__ = ["Emulator"]
 import asyncio
 import ipaddress
 import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
+from apex_llm.emulator.answers import Answer
 from apex_llm.emulator.auth import AwsVerifier, AzureVerifier
 from apex_llm.emulator.azure import AzureService
 from apex_llm.emulator.bedrock import BedrockService
+from apex_llm.emulator.faults.base import Fault
+from apex_llm.emulator.faults.registry import find_fault
 from apex_llm.emulator.listings import BedrockListings
 from apex_llm.emulator.models import catalogue
 from apex_llm.emulator.quota import TokenQuotas
@@ -66,6 +73,9 @@ class Emulator:
         deployments: Azure deployments: name to model. Replaces the usual ones.
         inference_profiles: Application inference profiles on Bedrock: 12-character id to model id.
         tokens_per_minute: Limits by deployment name or model id; what exceeds them is throttled.
+        faults: Names of faults (``faults.FAULTS``) for the first calls, one each.
+        fault_seed: Cut what faults write into random pieces, the same ones for the same seed.
+        ssl_context: Serve TLS with it.
         page_size: Of the listings that have pages, where the caller names none.
         clock: Seconds since the epoch, to judge signatures and quotas by.
     """
@@ -87,6 +97,9 @@ class Emulator:
         deployments: Mapping[str, str] | None = None,
         inference_profiles: Mapping[str, str] | None = None,
         tokens_per_minute: Mapping[str, int] | None = None,
+        faults: Sequence[str] = (),
+        fault_seed: int | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         page_size: int = 100,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -108,7 +121,11 @@ class Emulator:
         self._page_size = page_size
         self._quotas = TokenQuotas(tokens_per_minute or {})
         self._clock = clock
+        self._random = None if fault_seed is None else Random(fault_seed)
+        self._ssl_context = ssl_context
         self._script = Script()
+        for name in faults:
+            self.fault(name)
         self._thread: ServerThread | None = None
 
     def script(self, *answers: Scripted, operation: str | None = None) -> None:
@@ -120,6 +137,26 @@ class Emulator:
                 Without it the answers go to whichever chat or text call comes next, on either cloud.
         """
         self._script.add(answers, operation=operation)
+
+    def fault(self, fault: str | Fault, answer: Answer | str | None = None, *, times: int | None = 1) -> None:
+        """Let the next call meet a fault; calls that it cannot strike get the good answer.
+
+        Args:
+            fault: The name of one of ``faults.FAULTS``, or a ``Fault`` of your own.
+            answer: The good answer that the fault spoils.
+            times: How many calls meet it; ``None`` plays it to every call for which nothing else is scripted,
+                in turn with others of the kind.
+
+        Raises:
+            ConfigurationError: There is no such fault.
+        """
+        spoiler = find_fault(fault) if isinstance(fault, str) else fault
+        good = answer if isinstance(answer, Answer) else Answer.text() if answer is None else Answer.text(answer)
+        spoiled = msgspec.structs.replace(good, spoiled_by=spoiler)
+        if times is None:
+            self._script.repeat([*self._script.standing, spoiled])
+        else:
+            self._script.add((spoiled,) * times, operation=None)
 
     def reset(self) -> None:
         """Forget the recorded requests and the answers that wait."""
@@ -135,7 +172,7 @@ class Emulator:
     def url(self) -> str:
         """Scheme, host and port, without a path."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return f"{'http' if self._ssl_context is None else 'https'}://{host}:{self._port}"
 
     @property
     def bedrock_url(self) -> str:
@@ -198,8 +235,9 @@ class Emulator:
             quotas=self._quotas,
             requests=self.requests,
             clock=self._clock,
+            random=self._random,
         )
-        thread = ServerThread(application, listener)
+        thread = ServerThread(application, listener, ssl_context=self._ssl_context)
         thread.start()
         if not thread.ready.wait(_START_SECONDS) or thread.failure is not None:
             raise ConfigurationError(f"The emulator did not start: {thread.failure!r}.") from thread.failure
@@ -233,7 +271,7 @@ class Emulator:
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((self._host, self._port))
