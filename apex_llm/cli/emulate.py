@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from apex_llm.emulator import Emulator
+from apex_llm.emulator import FAULTS, PORT_FAULTS, Emulator, FaultPort
 
 
 @click.command
@@ -35,20 +35,59 @@ from apex_llm.emulator import Emulator
     is_flag=True,
     help="Before serving, print shell commands that point clients here.",
 )
-def emulate(host: str, port: int, region: str, deployments: tuple[str, ...], print_environment: bool) -> None:
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="NAME",
+    help="Play this fault to every chat or text call; several ones in turn.",
+)
+@click.option("--list-faults", is_flag=True, help="Print the names that --fault takes, and what each one does.")
+def emulate(
+    host: str,
+    port: int,
+    region: str,
+    deployments: tuple[str, ...],
+    print_environment: bool,
+    faults: tuple[str, ...],
+    list_faults: bool,
+) -> None:
     """Serve Bedrock and Azure OpenAI on loopback, without a cloud.
 
     Requests must be signed, or carry the key, that --print-environment shows; they open nothing else.
     Answers repeat what was said. Stop it with Ctrl-C.
     """
+    if list_faults:
+        click.echo(_described())
+        return
+    ports = [name for name in faults if name in PORT_FAULTS]
+    if ports:
+        if len(faults) > 1:
+            raise click.BadParameter(f"{ports[0]!r} takes the whole port; give it alone.", param_hint="--fault")
+        with _stop_on_terminate() as stop, FaultPort(ports[0], host=host, port=port) as broken:
+            click.echo(f"{broken.url} fails: {PORT_FAULTS[ports[0]]} Stop with Ctrl-C.", err=True)
+            _wait(stop)
+        return
     emulator = Emulator(host=host, port=port, region=region, deployments=_parsed(deployments))
+    for name in faults:
+        emulator.fault(name, times=None)
     with _stop_on_terminate() as stop, emulator:
         if print_environment:
             click.echo(_exports(emulator))
         click.echo(f"Bedrock and Azure OpenAI are emulated at {emulator.url}. Stop with Ctrl-C.", err=True)
-        # Waits in slices, because on Windows a wait without end does not notice Ctrl-C.
-        while not stop.wait(1.0):
-            pass
+        _wait(stop)
+
+
+def _wait(stop: threading.Event) -> None:
+    # Waits in slices, because on Windows a wait without end does not notice Ctrl-C.
+    while not stop.wait(1.0):
+        pass
+
+
+def _described() -> str:
+    summaries = {**PORT_FAULTS, **{fault.name: fault.summary for fault in FAULTS.values()}}
+    width = max(map(len, summaries))
+    return "\n".join(f"{name:<{width}}  {summary}" for name, summary in summaries.items())
 
 
 def _parsed(deployments: tuple[str, ...]) -> dict[str, str] | None:

@@ -7,9 +7,21 @@ Other people's clients are its judges.
 
 from __future__ import annotations
 
-__all__ = ["Answer", "Emulator", "FaultConnection", "FaultServer", "RecordedRequest"]
+__all__ = [
+    "FAULTS",
+    "PORT_FAULTS",
+    "Answer",
+    "Emulator",
+    "Fault",
+    "FaultCall",
+    "FaultConnection",
+    "FaultPort",
+    "FaultServer",
+    "RecordedRequest",
+]
 
 from apex_llm.emulator.answers import Answer
+from apex_llm.emulator.faults import FAULTS, PORT_FAULTS, Fault, FaultCall, FaultPort
 from apex_llm.emulator.raw import FaultConnection, FaultServer
 from apex_llm.emulator.recorded import RecordedRequest
 from apex_llm.emulator.server import Emulator

@@ -22,11 +22,14 @@ __all__ = [
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
 from apex_llm.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from apex_llm.emulator.faults.base import Fault as NamedFault
 
 _WORD = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
 FAILURE_KINDS = frozenset({
@@ -130,6 +133,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     raw_bytes: bytes | None = None
     """Exactly these bytes, HTTP head included."""
     raw_then: Literal["close", "reset", "keep"] = "close"
+    spoiled_by: NamedFault | None = None
+    """A fault that takes the connection and makes of this good answer what it likes."""
 
     @classmethod
     def text(

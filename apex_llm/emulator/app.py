@@ -11,6 +11,7 @@ __all__ = ["Service", "create_application"]
 import asyncio
 from collections.abc import Callable, MutableSequence
 from email.utils import formatdate
+from random import Random
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -69,8 +70,9 @@ def create_application(
     quotas: TokenQuotas,
     requests: MutableSequence[RecordedRequest],
     clock: Callable[[], float],
+    random: Random | None = None,
 ) -> Starlette:
-    """The application; ``requests`` grows by each request that arrives."""
+    """The application; ``requests`` grows by each request that arrives, ``random`` cuts what faults write."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -93,7 +95,8 @@ def create_application(
         answer, reply = _answer(service, recorded, script, quotas)
         recorded.status = reply.status
         date = ("date", formatdate(recorded.received_at, usegmt=True))
-        return Playback(reply, answer, (date, *service.usual_headers(recorded)))
+        headers = (date, *service.usual_headers(recorded))
+        return Playback(reply, answer, headers, request=recorded, random=random)
 
     return Starlette(routes=[Route("/{path:path}", endpoint, methods=_METHODS)])
 

@@ -13,11 +13,15 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterable
+from random import Random
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from apex_llm.emulator.answers import Answer, Fault
+from apex_llm.emulator.faults.base import FaultCall
+from apex_llm.emulator.faults.played import PlayedConnection
+from apex_llm.emulator.recorded import RecordedRequest
 from apex_llm.emulator.wire import Reply
 
 TRANSPORT_KEY = "apex_llm.transport"
@@ -27,8 +31,18 @@ TRANSPORT_KEY = "apex_llm.transport"
 class Playback(Response):
     """Plays one reply; as a Starlette response, so that an endpoint may return it."""
 
-    def __init__(self, reply: Reply, answer: Answer | None, headers: Iterable[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        reply: Reply,
+        answer: Answer | None,
+        headers: Iterable[tuple[str, str]],
+        *,
+        request: RecordedRequest,
+        random: Random | None = None,
+    ) -> None:
         self._reply = reply
+        self._request = request
+        self._random = random
         self._answer = answer or _PLAIN
         merged = dict(headers)
         merged["content-type"] = reply.content_type
@@ -53,6 +67,11 @@ class Playback(Response):
             transport.write(answer.raw_bytes)
             await _leave(transport, answer.raw_then, receive)
             return
+        if answer.spoiled_by is not None and answer.spoiled_by.strikes(call := self._call()):
+            connection = PlayedConnection(transport, receive, pieces=self._random)
+            await answer.spoiled_by.play(connection, call)
+            await connection.finish()
+            return
         writes, end = _plan(reply, answer.fault)
         if answer.write_size is not None:
             body = b"".join(writes)
@@ -75,6 +94,10 @@ class Playback(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
             await _leave(transport, end, receive)
+
+    def _call(self) -> FaultCall:
+        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw_headers)
+        return FaultCall(request=self._request, reply=self._reply, headers=headers, random=self._random or Random())
 
 
 _PLAIN = Answer()

@@ -21,6 +21,7 @@ from typing import Self, TypeAlias
 from apex_llm.emulator.recorded import RecordedRequest
 
 _HEAD_LIMIT = 1 << 20
+_DELIVERY_SECONDS = 0.02
 
 
 class FaultConnection:
@@ -85,6 +86,24 @@ class FaultConnection:
         if raw is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
+
+    async def reset_after_delivery(self) -> None:
+        """Reset once the client has had the time to read what was written."""
+        await self._drained(0)
+        await asyncio.sleep(_DELIVERY_SECONDS)
+        self.reset()
+
+    async def left_within(self, seconds: float) -> bool:
+        """Wait that long, or until the client leaves; whether it has."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stall()
+                return True
+        return False
+
+    async def _drained(self, level: int) -> None:
+        while self._writer.transport.get_write_buffer_size() > level and not self.closed:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
     async def read_request(self) -> RecordedRequest | None:
         """The next request, with a body of the length that it names; ``None`` where the client left."""

@@ -6,7 +6,7 @@ __all__ = ["Script", "Scripted"]
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from apex_llm.emulator.answers import Answer
@@ -23,12 +23,24 @@ class Script:
         self._lock = threading.Lock()
         self._waiting: deque[Scripted] = deque()
         self._by_operation: dict[str, deque[Scripted]] = {}
+        self._standing: deque[Scripted] = deque()
 
     def add(self, answers: tuple[Scripted, ...], *, operation: str | None) -> None:
         """Queue ``answers``, for one operation or for whichever inference call comes next."""
         with self._lock:
             queue = self._waiting if operation is None else self._by_operation.setdefault(operation, deque())
             queue.extend(answers)
+
+    def repeat(self, answers: Sequence[Scripted]) -> None:
+        """From now on play ``answers``, in turn and without end, to whichever inference calls find nothing else."""
+        with self._lock:
+            self._standing = deque(answers)
+
+    @property
+    def standing(self) -> Sequence[Scripted]:
+        """What ``repeat`` was given last."""
+        with self._lock:
+            return list(self._standing)
 
     def take(self, request: RecordedRequest, *, anything: bool) -> Answer | None:
         """The next answer for ``request``; ``None`` leaves it to the emulator.
@@ -41,7 +53,13 @@ class Script:
             queue = self._by_operation.get(request.operation)
             if not queue:
                 queue = self._waiting if anything else None
-            scripted = queue.popleft() if queue else None
+            if queue:
+                scripted = queue.popleft()
+            elif anything and self._standing:
+                scripted = self._standing[0]
+                self._standing.rotate(-1)
+            else:
+                scripted = None
         if callable(scripted):
             scripted = scripted(request)
         return Answer.text(scripted) if isinstance(scripted, str) else scripted
@@ -51,6 +69,7 @@ class Script:
         with self._lock:
             self._waiting.clear()
             self._by_operation.clear()
+            self._standing.clear()
 
     def __len__(self) -> int:
         with self._lock:

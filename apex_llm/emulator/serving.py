@@ -12,6 +12,7 @@ __all__ = ["ServerThread"]
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 
 import uvicorn
@@ -26,7 +27,9 @@ _TICK_SECONDS = 0.5
 class ServerThread(threading.Thread):
     """Serves one listening socket until ``stop``."""
 
-    def __init__(self, application: Starlette, listener: socket.socket) -> None:
+    def __init__(
+        self, application: Starlette, listener: socket.socket, *, ssl_context: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(name="apex-llm-emulator", daemon=True)
         self.ready = threading.Event()
         self.failure: BaseException | None = None
@@ -44,6 +47,9 @@ class ServerThread(threading.Thread):
             proxy_headers=False,
             timeout_keep_alive=60,
         )
+        if ssl_context is not None:
+            config.load()
+            config.ssl = ssl_context  # uvicorn's own arguments take files only
         self._server = _Server(config, self.ready)
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -11,6 +11,7 @@ __all__ = [
     "Reply",
     "compact",
     "data_event",
+    "error_frame",
     "event_frame",
     "exception_frame",
     "int_of",
@@ -96,6 +97,11 @@ def exception_frame(exception_type: str, payload: bytes) -> bytes:
         ((":exception-type", exception_type), (":content-type", "application/json"), (":message-type", "exception")),
         payload,
     )
+
+
+def error_frame(code: str, message: str) -> bytes:
+    """One ``error`` frame, which has no payload: what the service does not model."""
+    return _frame(((":error-code", code), (":error-message", message), (":message-type", "error")), b"")
 
 
 def data_event(data: bytes, *, event: str | None = None) -> bytes:
