@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["TRANSPORT_KEY", "Playback"]
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Iterable
@@ -142,7 +143,8 @@ async def _leave(transport: asyncio.Transport, how: str, receive: Receive) -> No
             await asyncio.sleep(0.001)
         raw: socket.socket | None = transport.get_extra_info("socket")
         if raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with contextlib.suppress(OSError):  # the client has left meanwhile
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
     elif how == "close":
         transport.close()
