@@ -15,6 +15,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self, TypeVar, Unpack, cast
 
 import msgspec
@@ -22,6 +23,7 @@ import msgspec
 from apex_llm.codecs.base import ChatCodec
 from apex_llm.errors import ApexLlmError, ConfigurationError, ContentFilteredError, InvalidRequestError
 from apex_llm.providers.endpoints import Endpoint
+from apex_llm.providers.metering import metered, metered_decoder
 from apex_llm.streaming import EventStream, Exchange, TextStream, open_exchange, request_id_of
 from apex_llm.transport.authenticate import new_invocation_id
 from apex_llm.transport.limits import Limits
@@ -85,6 +87,8 @@ class BaseLlmProvider(ABC):
 
     name: ClassVar[str]
     """``"bedrock"`` or ``"azure_openai"``."""
+    _charged_at_admission: ClassVar[bool] = False
+    """Whether ``max_tokens`` counts against the token limit for good, written or not."""
 
     def __init__(
         self,
@@ -100,7 +104,7 @@ class BaseLlmProvider(ABC):
         self._timeout_chosen = isinstance(timeout, Timeout) or timeout is None
         self._retry = RetryPolicy() if isinstance(retry, NotGiven) else retry
         self.limits: Limits = limits if limits is not None else Limits()
-        """What is shared between calls: the retry quota. Give several providers the same one to share it."""
+        """What is shared between calls, such as the retry quota. Give several providers the same one to share it."""
 
     # Life ------------------------------------------------------------------------------------
 
@@ -371,11 +375,12 @@ class BaseLlmProvider(ABC):
         invocation_id = new_invocation_id()
 
         def attempt(number: int) -> Awaitable[T]:
-            return understand(
-                msgspec.structs.replace(
-                    request, attempt=number, max_attempts=most, deadline=deadline, invocation_id=invocation_id
-                )
+            outgoing = msgspec.structs.replace(
+                request, attempt=number, max_attempts=most, deadline=deadline, invocation_id=invocation_id
             )
+            if not self.limits.active:
+                return understand(outgoing)
+            return metered(self.limits, outgoing, understand, at_admission=self._charged_at_admission)
 
         try:
             return await run_attempts(
@@ -400,7 +405,11 @@ class BaseLlmProvider(ABC):
         on_route(route)
 
         def understand(outgoing: HttpRequest) -> Awaitable[Exchange]:
-            return open_exchange(plane.send, outgoing, framing=route.framing, decoder=route.codec.stream_decoder)
+            decoder = route.codec.stream_decoder
+            if outgoing.estimated_tokens:
+                settle = partial(self.limits.settle, outgoing, at_admission=self._charged_at_admission)
+                decoder = metered_decoder(decoder, settle)
+            return open_exchange(plane.send, outgoing, framing=route.framing, decoder=decoder)
 
         try:
             return await self._attempts(plane, route.request, deadline, understand)

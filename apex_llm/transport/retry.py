@@ -142,8 +142,8 @@ async def run_attempts(
                 await sleep(delay)
             result = await attempt(number)
         except ApexLlmError as error:
-            # An error of the set-up was found before anything was sent.
-            made += not isinstance(error, ConfigurationError)
+            # An error of the set-up was found before anything was sent, and limits hold back what they refuse.
+            made += not isinstance(error, ConfigurationError) and error.phase != "queue"
             error.attempts = made
             if recover is not None and await _recovered(recover, error, deadline=deadline, clock=clock):
                 recover = delay = None

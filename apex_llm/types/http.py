@@ -118,6 +118,8 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 1
     invocation_id: str = ""
     """A UUID, constant over the attempts of one call."""
+    estimated_tokens: int = 0
+    """What to reserve of a limit on tokens; set only where one is kept."""
     secret_headers: frozenset[str] = frozenset({"authorization", "api-key", "x-amz-security-token"})
     """Never logged, never shown in a repr."""
 

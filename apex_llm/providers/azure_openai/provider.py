@@ -100,7 +100,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
         http_client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to send with; stays yours to close.
         timeout: Seconds for a whole call, or a ``Timeout``.
         retry: A ``RetryPolicy``; ``None`` switches retries off.
-        limits: Shared with other providers that are given the same object.
+        limits: ``Limits``: retry quota, rates, concurrency, breaker. Shared by all that are given the same object.
         ssl_context: For private certificate authorities or client certificates.
         observers: Told of every attempt.
         trust_env: Whether ``HTTP_PROXY`` and its kin are honoured.
@@ -111,6 +111,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
     """
 
     name: ClassVar[str] = "azure_openai"
+    _charged_at_admission: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -239,7 +240,8 @@ class AzureOpenAIProvider(BaseLlmProvider):
             authentication = BearerAuthentication(
                 credentials.source, origin=endpoint.origin, attempt_headers=azure_attempt_headers
             )
-        plane = Plane(endpoint, self._backend.stack(endpoint, authentication), authentication.recover)
+        send = self._backend.stack(endpoint, authentication, *self.limits.layers())
+        plane = Plane(endpoint, send, authentication.recover)
         # Several calls may have got here at once; the first one's result is everybody's.
         return self._memory.setdefault("ready", _Ready(surface, plane, credentials))
 

@@ -90,7 +90,7 @@ class BedrockProvider(BaseLlmProvider):
         http_client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to send with; stays yours to close.
         timeout: Seconds for a whole call, or a ``Timeout``.
         retry: A ``RetryPolicy``; ``None`` switches retries off. Else ``AWS_MAX_ATTEMPTS`` attempts, or three.
-        limits: Shared with other providers that are given the same object.
+        limits: ``Limits``: retry quota, rates, concurrency, breaker. Shared by all that are given the same object.
         ssl_context: For private certificate authorities or client certificates.
         observers: Told of every attempt.
         trust_env: Whether ``HTTP_PROXY`` and its kin are honoured.
@@ -226,7 +226,8 @@ class BedrockProvider(BaseLlmProvider):
                 )
             else:
                 authentication = SigV4Authentication(source, origin=endpoint.origin, region=region, service="bedrock")
-            return Plane(endpoint, self._backend.stack(endpoint, authentication), authentication.recover)
+            send = self._backend.stack(endpoint, authentication, *self.limits.layers())
+            return Plane(endpoint, send, authentication.recover)
 
         # Several calls may have got here at once; the first one's result is everybody's.
         return self._memory.setdefault(
