@@ -55,6 +55,7 @@ class Http11Connection(asyncio.Protocol):
         "_transport",
         "closed",
         "idle_since",
+        "used",
     )
 
     def __init__(
@@ -81,6 +82,8 @@ class Http11Connection(asyncio.Protocol):
         self._paused = False
         self.closed = False
         self.idle_since = 0.0
+        self.used = False
+        """Whether an exchange was completed on it, so that it may have gone stale since."""
 
     def begin(self, request: HttpRequest, head: bytes, *, deadline: float, head_deadline: float) -> Exchange:
         """Send a request; its exchange has a waiter that is done when head (and body, unless streamed) are there."""
@@ -129,6 +132,9 @@ class Http11Connection(asyncio.Protocol):
         if not had_head and parser.head_complete:
             exchange.status = parser.status
             exchange.headers = parser.headers
+            if not 200 <= parser.status < 300:
+                # A refusal is decided by its status, whatever becomes of the body that explains it.
+                exchange.streamed = True
         if parser.complete:
             self._complete(exchange)
         elif parser.failure is not None:
@@ -210,6 +216,7 @@ class Http11Connection(asyncio.Protocol):
             self.abort()
             return
         self.resume_reading()
+        self.used = True
         self.idle_since = now = self._loop.time()
         if now + self._keep_alive_seconds < self._timer.when:
             self._timer.arm(now + self._keep_alive_seconds)

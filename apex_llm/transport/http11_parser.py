@@ -172,7 +172,7 @@ class ResponseParser:
             return b""
         body = fed[0] if len(fed) == 1 else b"".join(fed)
         self._received = len(body)
-        if self._chunked:
+        if self._chunked and self.failure is None:
             self._measure_chunk_lines(self._length_after_head(data, self._interims - interims), len(body))
         fed.clear()
         return body
@@ -182,7 +182,7 @@ class ResponseParser:
         fed = self._fed
         body = fed[0] if len(fed) == 1 else b"".join(fed)
         self._received += len(body)
-        if self._chunked:
+        if self._chunked and self.failure is None:
             self._measure_chunk_lines(len(data), len(body))
         fed.clear()
         return body
@@ -334,6 +334,7 @@ class ResponseParser:
         if max(excess, 0 if self.complete else self._pending) > limit or self._trailer_size > MAX_TRAILER_BYTES:
             self.complete = self.reusable = False
             what = "trailers" if self._in_trailers and excess <= limit else "chunk"
-            self._fail(LimitExceededError(f"{self._peer} sent {what} that are too long.", limit=what))
+            named = "trailers" if what == "trailers" else "chunk extensions"
+            self._fail(LimitExceededError(f"{self._peer} sent {named} that are too long.", limit=what))
         if (marks and not self._in_trailers) or self._pending < 0:
             self._pending = 0

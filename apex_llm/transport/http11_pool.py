@@ -47,6 +47,7 @@ class OriginPool:
         self._loop = loop
         self._origin = origin
         self._settings = settings
+        self.authority = origin.authority
         # Ordered sets: the last one in is popped first, and one that dies while idle is found at once.
         self._idle: dict[Http11Connection, None] = {}
         self._open: dict[Http11Connection, None] = {}
@@ -82,9 +83,11 @@ class OriginPool:
             InvalidEndpointError: the host is at an address that must not be used.
         """
         maximum = self._settings.max_connections
-        if maximum is not None and self._slots >= maximum:
+        while maximum is not None and self._slots >= maximum:
             freed = await self._wait_in_line(deadline)
-            if freed is not None:
+            if freed is None:
+                break  # with the place of one that was closed
+            if not freed.closed:
                 return freed
         else:
             self._slots += 1

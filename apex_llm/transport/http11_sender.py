@@ -13,17 +13,19 @@ import asyncio
 import contextlib
 import math
 import os
+import re
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from apex_llm.errors import ApexLlmError, ConnectionFailedError, InvalidRequestError, RequestTimeoutError
 from apex_llm.transport.http11_pool import OriginPool, PoolSettings
-from apex_llm.transport.http11_request import serialise
+from apex_llm.transport.http11_request import HeadWriter
 from apex_llm.transport.http11_response import Exchange, Http11Response
 from apex_llm.transport.resolver import Address, Resolver
 from apex_llm.transport.tls import TrustRoots, load_default_context
 from apex_llm.types.http import HttpRequest, HttpResponse, Origin
 
+_NOT_IN_HOSTS = re.compile(r"[\s/?#@\\]")
 _SCHEMES = frozenset({"http", "https"})
 
 
@@ -57,6 +59,7 @@ class Http11Sender:
             max_connections=max_connections,
             keep_alive_seconds=keep_alive_seconds,
         )
+        self._heads = HeadWriter()
         self._pid = os.getpid()
         self._loops: dict[asyncio.AbstractEventLoop, _LoopPools] = {}
         self._inherited: list[_LoopPools] = []
@@ -85,20 +88,18 @@ class Http11Sender:
         pools = self._loops.get(loop)
         if pools is None or self._pid != os.getpid():
             pools = await self._start(loop)
-        head = serialise(request)
         pool = pools.origins.get(request.origin) or self._open_pool(pools, request.origin)
+        head = self._heads.write(request, authority=pool.authority)
         timeout = request.timeout
         now = loop.time()
         if request.deadline is not None:
             deadline = request.deadline
             if deadline <= now:
-                raise RequestTimeoutError(
-                    "The deadline had passed before the request was sent.", phase="total", attempts=0
-                )
+                raise RequestTimeoutError("The deadline had passed before the request was sent.", phase="total")
         else:
             deadline = math.inf if timeout.total is None else now + timeout.total
         connection = pool.take_idle()
-        reused = connection is not None
+        replaced = False
         while True:
             if connection is None:
                 connection = await pool.connect(request, deadline=deadline)
@@ -112,15 +113,17 @@ class Http11Sender:
                 try:
                     await waiter
                 except BaseException:
-                    connection.abort()
+                    # Only while it is ours: an answer that came in the same moment has freed it already.
+                    if exchange.carrier is not None:
+                        exchange.carrier.abort()
                     raise
             error = exchange.error
             if error is None or (exchange.status and exchange.streamed):
                 return Http11Response(exchange)
-            if not (reused and _was_stale(exchange, error)):
+            if replaced or not (connection.used and _was_stale(exchange, error)):
                 raise error
             # The server had closed it while it was idle, as servers may: nothing was answered, nothing is counted.
-            reused = False
+            replaced = True
             connection = None
 
     async def aclose(self) -> None:
@@ -161,6 +164,8 @@ class Http11Sender:
     def _open_pool(self, pools: _LoopPools, origin: Origin) -> OriginPool:
         if origin.scheme not in _SCHEMES:
             raise InvalidRequestError(f"{origin.scheme!r} is not http or https.", phase="prepare")
+        if not origin.host.isprintable() or _NOT_IN_HOSTS.search(origin.host):
+            raise InvalidRequestError(f"{origin.host!r} is not a host name.", phase="prepare")
         pool = OriginPool(loop=asyncio.get_running_loop(), origin=origin, settings=self._settings)
         pools.origins[origin] = pool
         return pool

@@ -13,7 +13,7 @@ import contextlib
 import math
 import ssl
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, cast
 
 from apex_llm.errors import (
@@ -95,6 +95,10 @@ def _remote_protocol_error(text: str, *, host: str, phase: str) -> ApexLlmError:
     if "without sending a response" in text or "Server disconnected" in text:
         return ConnectionFailedError(f"{host} closed the connection before it answered.", kind="closed", phase="head")
     if "too long" in text or "Receive buffer" in text:
+        if phase == "body":
+            return LimitExceededError(
+                f"{host} sent a chunk line or trailers that are too long.", limit="trailers", phase=phase
+            )
         return LimitExceededError(f"The response head of {host} is too long.", limit="head", phase=phase)
     return ProtocolError(f"The answer of {host} breaks HTTP: {text[:200]}.", phase=phase)
 
@@ -135,7 +139,7 @@ class HttpxResponse:
                 self._pieces.append(answer.content)
             self._end(None)
         else:
-            self._body = answer.aiter_raw()
+            self._body = _raw(answer)
             self._timer.arm(deadline)
 
     def check_head(self, request: HttpRequest) -> ApexLlmError | None:
@@ -213,6 +217,8 @@ class HttpxResponse:
                 if data:
                     return data
             self._end(None)
+            # Giving the connection back takes several steps; cancelled between them, it would never be free again.
+            await asyncio.shield(self._start_closing())
             return b""
         except asyncio.CancelledError as error:
             if isinstance(self._error, RequestTimeoutError) and task.uncancel() <= cancellations:
@@ -278,24 +284,21 @@ class HttpxResponse:
             except Exception as failure:  # noqa: BLE001 - a layer's mistake must not hide the answer
                 self._loop.call_exception_handler({"message": "a release callback failed", "exception": failure})
 
+    def _start_closing(self) -> asyncio.Task[None]:
+        return _start(self._loop, _close_answer(self._answer, self._body), self._closings)
+
     def _hang_up(self) -> None:
         """Start closing; httpx can only do that by waiting, so a task does it."""
         loop, closings, coroutine = self._loop, self._closings, _close_answer(self._answer, self._body)
-
-        def start() -> None:
-            task = loop.create_task(coroutine)
-            closings.add(task)
-            task.add_done_callback(closings.discard)
-
         try:
             here = asyncio.get_running_loop() is loop
         except RuntimeError:
             here = False
         try:
             if here:
-                start()
+                _start(loop, coroutine, closings)
             else:
-                loop.call_soon_threadsafe(start)
+                loop.call_soon_threadsafe(_start, loop, coroutine, closings)
         except RuntimeError:  # the loop is closed, and its sockets with it
             coroutine.close()
 
@@ -325,6 +328,21 @@ class _Weakly:
     def __call__(self, now: float) -> float:
         response = self._response()
         return math.inf if response is None else response.on_timer(now)
+
+
+def _start(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]
+) -> asyncio.Task[None]:
+    task = loop.create_task(coroutine)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
+
+
+async def _raw(answer: Any) -> AsyncGenerator[bytes]:
+    """The body as it comes. httpx's own ``aiter_raw`` also closes, in the task of whoever reads."""
+    async for data in answer.stream:
+        yield data
 
 
 async def _close_answer(answer: Any, body: AsyncGenerator[bytes] | None) -> None:

@@ -93,8 +93,8 @@ class HttpxSender:
         if failure is not None:
             response.close()
             raise failure
-        if not request.stream:
-            await response.prefetch()
+        if not request.stream and 200 <= response.status < 300:
+            await response.prefetch()  # a refusal is decided by its status, whatever becomes of its body
         return response
 
     async def aclose(self) -> None:

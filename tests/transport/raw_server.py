@@ -7,7 +7,8 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 
 from apex_llm.types.http import HttpRequest, Origin
 
@@ -136,6 +137,29 @@ def http_answer(
         framed = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
         return f"HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n{headers}\r\n".encode() + framed + b"0\r\n\r\n"
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
+
+
+@contextlib.contextmanager
+def threaded_server(handler: Handler) -> Iterator[RawServer]:
+    """A server on a loop and a thread of its own, for tests that start loops, or processes, themselves."""
+    ready, stop = threading.Event(), threading.Event()
+    server = RawServer(handler)
+
+    async def main() -> None:
+        await server.start()
+        ready.set()
+        while not stop.is_set():
+            await asyncio.sleep(0.01)
+        await server.stop()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    ready.wait(5)
+    try:
+        yield server
+    finally:
+        stop.set()
+        thread.join(5)
 
 
 Serve = Callable[..., Awaitable[RawServer]]
