@@ -103,18 +103,30 @@ class Directory:
                 cls._make(path, layer)
             _check(layer.look(str(path)), str(path), directory=True)
             descriptor = layer.open_directory(str(path))
-            if descriptor >= 0:
-                _check(layer.status(descriptor), str(path), directory=True)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise translated(error, f"Opening {path}") from error
         directory = cls(path, layer, descriptor)
         try:
+            if descriptor >= 0:
+                directory._check_itself()
             yield directory
         finally:
             if descriptor >= 0:
-                layer.close(descriptor)
+                directory._let_go(descriptor)
+
+    def _let_go(self, descriptor: int) -> None:
+        """Close what was not written to: a failure changes nothing."""
+        with contextlib.suppress(OSError):
+            self._layer.close(descriptor)
+
+    def _check_itself(self) -> None:
+        """Again, on what was opened: the name may have changed hands since."""
+        try:
+            _check(self._layer.status(self._descriptor), self._path, directory=True)
+        except OSError as error:
+            raise translated(error, f"Opening {self._path}") from error
 
     @staticmethod
     def _make(path: Path, layer: OsLayer) -> None:
@@ -166,7 +178,7 @@ class Directory:
         except OSError as error:
             raise translated(error, what) from error
         finally:
-            self._layer.close(descriptor)
+            self._let_go(descriptor)
 
     def write_temporary(self, content: bytes) -> str:
         """The name of a new file that holds ``content`` and is on the disk; none is left behind on failure."""
@@ -269,7 +281,7 @@ class Directory:
                 with contextlib.suppress(OSError):
                     self._layer.unlock(descriptor)
         finally:
-            self._layer.close(descriptor)
+            self._let_go(descriptor)
 
     def _wait_for_lock(self, descriptor: int, name: str, timeout: float, sleep: Callable[[float], None]) -> None:
         deadline = time.monotonic() + timeout
@@ -295,4 +307,4 @@ class Directory:
                 with contextlib.suppress(OSError):
                     self._layer.unlock(descriptor)
         finally:
-            self._layer.close(descriptor)
+            self._let_go(descriptor)

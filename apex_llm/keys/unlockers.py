@@ -7,7 +7,7 @@ ever keeps a key in a plain file.
 from __future__ import annotations
 
 __all__ = [
-    "PASSPHRASE_FILE", "Keyring", "MasterKey", "Passphrase", "PassphraseSource", "Place", "Unlocker", "UnlockerStatus",
+    "SEALED_IDENTITY", "Keyring", "MasterKey", "Passphrase", "PassphraseSource", "Place", "Unlocker", "UnlockerStatus",
     "generate_master_key", "read_master_key",
 ]  # fmt: skip
 
@@ -28,7 +28,7 @@ from apex_llm.keys.keyrings import KeyringBackend, describe_keyring, find_keyrin
 from apex_llm.keys.passphrase import decrypt_with_passphrase, encrypt_with_passphrase, normalized
 from apex_llm.types.secrets import Secret
 
-PASSPHRASE_FILE = "identity.age"
+SEALED_IDENTITY = "identity.age"
 PassphraseSource: TypeAlias = str | Secret | Callable[[], str | Secret | None]
 """The passphrase, or who asks for it; ``None`` from the callback means that there is none."""
 
@@ -154,14 +154,14 @@ class Passphrase:
         given = self._ask()
         if given is None:
             return "identity.age is there, but no passphrase was given"
-        plaintext = decrypt_with_passphrase(content, given, what=PASSPHRASE_FILE)
+        plaintext = decrypt_with_passphrase(content, given, what=SEALED_IDENTITY)
         found = [
             line.strip() for line in plaintext.decode("utf-8", "replace").splitlines() if line and line[0] not in "#\r"
         ]
         try:
             return [identity_from_bytes(identity_to_bytes(line)) for line in found[:10]]
         except ValueError:
-            raise KeyStoreError(f"{PASSPHRASE_FILE} was decrypted, but does not hold age identities.") from None
+            raise KeyStoreError(f"{SEALED_IDENTITY} was decrypted, but does not hold age identities.") from None
 
     def prepare(self, bundles: Sequence[list[str]]) -> list[Callable[[Place], None]]:
         """What puts each bundle of identities in place."""
@@ -173,7 +173,7 @@ class Passphrase:
     def _prepared(self, identities: list[str], given: str) -> Callable[[Place], None]:
         text = "".join(f"{identity}\n" for identity in identities).encode()
         content = encrypt_with_passphrase(text, given)
-        if decrypt_with_passphrase(content, given, what=PASSPHRASE_FILE) != text:
+        if decrypt_with_passphrase(content, given, what=SEALED_IDENTITY) != text:
             raise KeyStoreError("The new identity.age could not be read back. Nothing was changed.")
         return lambda place: place.write_identity_file(content)
 

@@ -19,7 +19,7 @@ from apex_llm.keys.files import Directory
 from apex_llm.keys.migration import DEFAULT_LEGACY_FILE, read_legacy, retire_legacy
 from apex_llm.keys.reports import ImportReport, MigrationReport, RotationStatus, StoreStatus, Verification
 from apex_llm.keys.transfer import Bundle, read_bundle, write_bundle
-from apex_llm.keys.unlockers import PASSPHRASE_FILE, MasterKey, Passphrase, PassphraseSource, Unlocker, read_master_key
+from apex_llm.keys.unlockers import SEALED_IDENTITY, MasterKey, Passphrase, PassphraseSource, Unlocker, read_master_key
 from apex_llm.keys.vault import BACKUPS, STORE_FILE
 from apex_llm.types.secrets import Secret
 
@@ -252,7 +252,7 @@ class Upkeep(Custodian):
     def _check_files(self, problems: list[str]) -> None:
         with Directory.opened(self.path, self._layer) as directory:
             present = directory.names()
-            for name in (STORE_FILE, PASSPHRASE_FILE, AUDIT_FILE, "store.lock"):
+            for name in (STORE_FILE, SEALED_IDENTITY, AUDIT_FILE, "store.lock"):
                 if name not in present:
                     continue
                 try:

@@ -26,7 +26,7 @@ from apex_llm.keys.audit import AUDIT_FILE
 from apex_llm.keys.document import AuditHead, Document, new_document, read_document, write_document
 from apex_llm.keys.files import Directory, Signature, signature_of
 from apex_llm.keys.os_layer import OsLayer
-from apex_llm.keys.unlockers import PASSPHRASE_FILE, Place, Unlocker
+from apex_llm.keys.unlockers import SEALED_IDENTITY, Place, Unlocker
 
 STORE_FILE = "store.age"
 BACKUPS = tuple(f"{STORE_FILE}.bak.{number}" for number in (1, 2, 3))
@@ -227,7 +227,7 @@ class Vault:
         """``identity.age``, checked; ``None`` without one."""
         try:
             with Directory.opened(self.path, self._layer) as directory:
-                found = directory.read(PASSPHRASE_FILE, limit=_MAX_IDENTITY_BYTES)
+                found = directory.read(SEALED_IDENTITY, limit=_MAX_IDENTITY_BYTES)
         except FileNotFoundError:
             return None
         return None if found is None else found[0]
@@ -236,9 +236,9 @@ class Vault:
         """Replace ``identity.age``, or remove it."""
         with Directory.opened(self.path, self._layer, create=True) as directory:
             if content is None:
-                directory.discard(PASSPHRASE_FILE)
+                directory.discard(SEALED_IDENTITY)
             else:
-                directory.replace_content(PASSPHRASE_FILE, content)
+                directory.replace_content(SEALED_IDENTITY, content)
             directory.sync()
 
     # --- writing
@@ -328,7 +328,8 @@ class Vault:
         """The write path after the lock. ``former`` becomes the newest backup."""
         now = self._clock()
         document.generation += 1
-        document.audit_head = self._head_of(document)
+        if document.generation > 1:  # before that there is no log, and none must be there if this fails
+            document.audit_head = self._head_of(document)
         _retire(document, now)
         recipients = document.recipients
         if recipients.retiring and recipients.primary in {recipient_of(key) for key in self._identities[:1]}:
