@@ -158,7 +158,8 @@ class Gate:
                     now = self._clock.now(loop)
                     while self._events:
                         self._events.popleft()(now)
-                    self._serve(now)
+                    if len(self._queue):
+                        self._serve(now)
                 finally:
                     self._busy = False
             if not self._events:  # else a finaliser has come in between
@@ -291,7 +292,8 @@ class Gate:
         if ticket.state != "granted":
             return
         if outcome.status is not None and outcome.headers is not None:
-            self.on_answer(ticket, outcome.status, outcome.headers, now)
+            if not ticket.answered:
+                self.on_answer(ticket, outcome.status, outcome.headers, now)
             if outcome.status < 400 and self._adaptive is not None:
                 self._adaptive.succeeded()
         elif not ticket.answered:
