@@ -20,7 +20,7 @@ from typing import Any, cast
 from apex_llm.errors import ApexLlmError, ConnectionFailedError, RequestTimeoutError
 from apex_llm.transport.deadline import LazyTimer
 from apex_llm.transport.http11_parser import ResponseParser
-from apex_llm.transport.http11_response import HIGH_WATER, Exchange
+from apex_llm.transport.http11_response import HELD, HIGH_WATER, Exchange
 from apex_llm.transport.network_errors import connection_failed
 from apex_llm.types.http import HttpRequest
 
@@ -80,9 +80,9 @@ class Http11Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
         self._paused = False
-        self.closed = False
-        self.idle_since = 0.0
-        self.used = False
+        self.closed: bool = False
+        self.idle_since: float = 0.0
+        self.used: bool = False
         """Whether an exchange was completed on it, so that it may have gone stale since."""
 
     def begin(self, request: HttpRequest, head: bytes, *, deadline: float, head_deadline: float) -> Exchange:
@@ -140,10 +140,14 @@ class Http11Connection(asyncio.Protocol):
         elif parser.failure is not None:
             self.abort(parser.failure)
         elif parser.head_complete:
-            if exchange.queued > HIGH_WATER:
+            if exchange.streamed:
+                if exchange.queued > HIGH_WATER:
+                    self._pause_reading()
+                if body or not had_head:
+                    exchange.wake()
+            elif exchange.queued > HELD:
+                exchange.streamed = True
                 self._pause_reading()
-                exchange.wake()
-            elif exchange.streamed and (body or not had_head):
                 exchange.wake()
 
     def eof_received(self) -> bool | None:

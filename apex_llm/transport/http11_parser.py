@@ -11,6 +11,7 @@ from __future__ import annotations
 
 __all__ = ["MAX_HEADERS", "MAX_HEAD_BYTES", "MAX_INTERIM_ANSWERS", "MAX_TRAILER_BYTES", "ResponseParser"]
 
+from collections.abc import Callable
 from functools import partial
 
 import httptools
@@ -25,7 +26,7 @@ MAX_CHUNK_EXTENSION_BYTES = 256
 _CHUNK_LINE = 20
 """The end of the chunk before, sixteen hexadecimal digits, and the line's own end."""
 
-_WATCHED = frozenset({b"content-length", b"transfer-encoding", b"content-encoding"})
+_WATCHED = frozenset({"content-length", "transfer-encoding", "content-encoding"})
 
 
 class _Stop(Exception):  # noqa: N818 - it never leaves this module
@@ -86,8 +87,8 @@ class ResponseParser:
         # llhttp's body pieces go straight into this list, with an empty piece at the start of each
         # chunk: no Python code runs per chunk, joining ignores the marks, and counting them gives the chunks.
         self._fed: list[bytes] = []
-        self.on_body = self._fed.append
-        self.on_chunk_header = partial(self._fed.append, b"")
+        self.on_body: Callable[[bytes], None] | None = self._fed.append
+        self.on_chunk_header: Callable[[], None] | None = partial(self._fed.append, b"")
         self._llhttp: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self.begin()
 
@@ -269,16 +270,14 @@ class ResponseParser:
     def _check_framing(self) -> ApexLlmError | None:
         codings = ""
         for name, value in self.headers:
-            match name:
-                case "content-length":
-                    self._body_length = int(value)
-                case "transfer-encoding":
-                    codings = f"{codings},{value}" if codings else value
-                case "content-encoding":
-                    if not self._asked_for(value):
-                        return ProtocolError(f"{self._peer} sent the content coding {value[:40]!r}, unasked.")
-                case _:
-                    pass
+            if name not in _WATCHED:
+                continue
+            if name == "content-length":
+                self._body_length = int(value)
+            elif name == "transfer-encoding":
+                codings = f"{codings},{value}" if codings else value
+            elif not self._asked_for(value):
+                return ProtocolError(f"{self._peer} sent the content coding {value[:40]!r}, unasked.")
         if codings:
             self._chunked = True
             if codings.strip().lower() != "chunked":

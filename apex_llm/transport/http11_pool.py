@@ -47,12 +47,13 @@ class OriginPool:
         self._loop = loop
         self._origin = origin
         self._settings = settings
-        self.authority = origin.authority
+        self.authority: str = origin.authority
         # Ordered sets: the last one in is popped first, and one that dies while idle is found at once.
         self._idle: dict[Http11Connection, None] = {}
         self._open: dict[Http11Connection, None] = {}
         self._slots = 0
         """Connections that are open or being opened."""
+        self._closed = False
         self._queue: collections.deque[asyncio.Future[Http11Connection | None]] = collections.deque()
 
     @property
@@ -71,7 +72,9 @@ class OriginPool:
 
     def give_back(self, connection: Http11Connection) -> None:
         """A connection is free again: for the one who waits longest, or for later."""
-        if not self._grant(connection):
+        if self._closed:
+            connection.abort()
+        elif not self._grant(connection):
             self._idle[connection] = None
 
     async def connect(self, request: HttpRequest, *, deadline: float) -> Http11Connection:
@@ -102,7 +105,8 @@ class OriginPool:
         return connection
 
     def close(self) -> None:
-        """Close every connection; running exchanges fail."""
+        """Close every connection, and keep none that is being opened; running exchanges fail."""
+        self._closed = True
         for connection in list(self._open):
             connection.abort()
 
@@ -161,18 +165,20 @@ class OriginPool:
         limit = request.timeout.connect
         connect_deadline = math.inf if limit is None else self._loop.time() + limit
         when = min(deadline, connect_deadline)
+        scope = asyncio.timeout_at(None if when == math.inf else when)
+        host = self._origin.host
         try:
-            async with asyncio.timeout_at(None if when == math.inf else when):
+            async with scope:
                 return await self._open_now()
-        except TimeoutError as error:
-            host = self._origin.host
-            if connect_deadline <= deadline:
-                raise RequestTimeoutError(f"No connection to {host} within {limit:g} s.", phase="connect") from error
-            raise RequestTimeoutError(f"No connection to {host} by the call's deadline.", phase="total") from error
         except ApexLlmError:
             raise
         except (OSError, UnicodeError, ValueError) as error:
-            raise connection_failed(error, host=self._origin.host, phase="connect") from error
+            if not scope.expired():
+                # A TimeoutError too, when it is the operating system's.
+                raise connection_failed(error, host=host, phase="connect") from error
+            if limit is not None and connect_deadline <= deadline:
+                raise RequestTimeoutError(f"No connection to {host} within {limit:g} s.", phase="connect") from error
+            raise RequestTimeoutError(f"No connection to {host} by the call's deadline.", phase="total") from error
 
     async def _open_now(self) -> Http11Connection:
         origin, loop = self._origin, self._loop

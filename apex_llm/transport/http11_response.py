@@ -6,7 +6,7 @@ the exchange the caller's answer, an answer that is dropped unread would never b
 
 from __future__ import annotations
 
-__all__ = ["HIGH_WATER", "Exchange", "Http11Response"]
+__all__ = ["HELD", "HIGH_WATER", "Exchange", "Http11Response"]
 
 import asyncio
 import math
@@ -18,6 +18,9 @@ from apex_llm.types.http import Headers
 
 HIGH_WATER = 256 * 1024
 """Bytes queued for a reader before the socket is left alone; TCP then slows the server down."""
+
+HELD = 4 * 1024 * 1024
+"""Bytes of a body that is not streamed, held before the call returns; the rest is read as a stream is."""
 
 
 class Carrier(Protocol):
@@ -70,19 +73,19 @@ class Exchange:
         deadline: float,
         head_deadline: float,
     ) -> None:
-        self.loop = loop
+        self.loop: asyncio.AbstractEventLoop = loop
         self.carrier: Carrier | None = carrier
         """``None`` when the connection has nothing more to do with this exchange."""
-        self.streamed = streamed
-        self.deadline = deadline
-        self.head_deadline = head_deadline
-        self.read_deadline = math.inf
-        self.status = 0
+        self.streamed: bool = streamed
+        self.deadline: float = deadline
+        self.head_deadline: float = head_deadline
+        self.read_deadline: float = math.inf
+        self.status: int = 0
         self.headers: list[tuple[str, str]] = []
         self.pieces: list[bytes] = []
-        self.queued = 0
-        self.complete = False
-        self.touched = False
+        self.queued: int = 0
+        self.complete: bool = False
+        self.touched: bool = False
         """Whether any byte of an answer has arrived."""
         self.error: ApexLlmError | None = None
         self.waiter: asyncio.Future[None] | None = None

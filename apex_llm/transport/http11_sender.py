@@ -22,7 +22,7 @@ from apex_llm.transport.http11_pool import OriginPool, PoolSettings
 from apex_llm.transport.http11_request import HeadWriter
 from apex_llm.transport.http11_response import Exchange, Http11Response
 from apex_llm.transport.resolver import Address, Resolver
-from apex_llm.transport.tls import TrustRoots, load_default_context
+from apex_llm.transport.tls import ContextLoader, TrustRoots
 from apex_llm.types.http import HttpRequest, HttpResponse, Origin
 
 _NOT_IN_HOSTS = re.compile(r"[\s/?#@\\]")
@@ -52,7 +52,7 @@ class Http11Sender:
         resolver: Callable[[str, int], Awaitable[Sequence[Address]]] | None = None,
     ) -> None:
         self._ssl_context = ssl_context
-        self._trust = trust or TrustRoots()
+        self._load_context = ContextLoader(trust or TrustRoots())
         self._settings = PoolSettings(
             resolve=resolver or Resolver(allow_link_local=allow_link_local),
             ssl_context=self._context,
@@ -175,7 +175,7 @@ class Http11Sender:
             self._loops.pop(loop).close()
 
     async def _context(self) -> ssl.SSLContext:
-        return self._ssl_context or await load_default_context(self._trust)
+        return self._ssl_context or await self._load_context()
 
 
 class _LoopPools:

@@ -26,7 +26,7 @@ from apex_llm.errors import (
 )
 from apex_llm.transport.deadline import LazyTimer
 from apex_llm.transport.http11_parser import MAX_HEAD_BYTES, MAX_HEADERS
-from apex_llm.transport.http11_response import HIGH_WATER
+from apex_llm.transport.http11_response import HELD
 from apex_llm.transport.network_errors import connection_failed, root_cause
 from apex_llm.types.http import Headers, HttpRequest
 
@@ -167,7 +167,7 @@ class HttpxResponse:
         """Hold the body, up to what a reader that is slow may leave waiting."""
         pieces: list[bytes] = []
         size = 0
-        while size <= HIGH_WATER and (data := await self.read()):
+        while size <= HELD and (data := await self.read()):
             pieces.append(data)
             size += len(data)
         self._pieces = pieces

@@ -1,7 +1,6 @@
 """Names to addresses, without holding up the loop or the interpreter's exit.
 
-``getaddrinfo`` blocks and cannot be interrupted. In the loop's own executor a hanging look-up would
-hold ``asyncio.run`` at its end; here it runs on a daemon thread that may simply be left behind.
+``getaddrinfo`` blocks and cannot be interrupted, so it runs on a daemon thread (``background``).
 Also refuses addresses that no model answers at (link-local, and with it the metadata services).
 """
 
@@ -9,15 +8,14 @@ from __future__ import annotations
 
 __all__ = ["Address", "Resolver", "is_link_local"]
 
-import asyncio
 import contextlib
 import ipaddress
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from apex_llm.errors import ConnectionFailedError, InvalidEndpointError
+from apex_llm.transport.background import SingleFlight
 from apex_llm.transport.network_errors import connection_failed
 
 Address: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
@@ -59,7 +57,7 @@ class Resolver:
     def __init__(self, lookup: Lookup = _lookup, *, allow_link_local: bool = False) -> None:
         self._lookup = lookup
         self._allow_link_local = allow_link_local
-        self._flights: dict[tuple[asyncio.AbstractEventLoop, str, int], asyncio.Future[Sequence[Address]]] = {}
+        self._flights: SingleFlight[Sequence[Address]] = SingleFlight(name="apex_llm-resolver")
 
     async def __call__(self, host: str, port: int) -> Sequence[Address]:
         """Addresses to try, best first.
@@ -73,7 +71,7 @@ class Resolver:
             addresses: Sequence[Address] = [literal]
         else:
             try:
-                addresses = await self._fly(host, port)
+                addresses = await self._flights.run((host, port), lambda: self._lookup(host, port))
             except (OSError, UnicodeError) as error:
                 raise _dns_failure(error, host) from error
         if not self._allow_link_local:
@@ -87,53 +85,6 @@ class Resolver:
         if not addresses:
             raise ConnectionFailedError(f"The name {host} has no address.", kind="dns", phase="connect")
         return addresses
-
-    async def _fly(self, host: str, port: int) -> Sequence[Address]:
-        loop = asyncio.get_running_loop()
-        key = (loop, host, port)
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = loop.create_future()
-            self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._land(key, done))
-            threading.Thread(
-                target=self._work, args=(loop, flight, host, port), name="apex_llm-resolver", daemon=True
-            ).start()
-        # One waiter's cancellation is not the others'.
-        return await asyncio.shield(flight)
-
-    def _land(self, key: tuple[asyncio.AbstractEventLoop, str, int], flight: asyncio.Future[Sequence[Address]]) -> None:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
-        if not flight.cancelled():
-            flight.exception()  # marks it as seen, when everybody who waited has gone
-
-    def _work(
-        self, loop: asyncio.AbstractEventLoop, flight: asyncio.Future[Sequence[Address]], host: str, port: int
-    ) -> None:
-        try:
-            addresses: Sequence[Address] | None = self._lookup(host, port)
-            failure: Exception | None = None
-        except (OSError, UnicodeError) as error:
-            addresses, failure = None, error
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(_settle, flight, addresses, failure)
-
-    def forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Drop look-ups that belong to a loop that has ended."""
-        for key in [key for key in self._flights if key[0] is loop]:
-            del self._flights[key]
-
-
-def _settle(
-    flight: asyncio.Future[Sequence[Address]], addresses: Sequence[Address] | None, failure: Exception | None
-) -> None:
-    if flight.done():
-        return
-    if failure is not None:
-        flight.set_exception(failure)
-    else:
-        flight.set_result(addresses or ())
 
 
 def _literal(host: str, port: int) -> Address | None:

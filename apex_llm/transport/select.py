@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from apex_llm.transport.http11_sender import Http11Sender
 from apex_llm.transport.httpx_sender import HttpxSender, proxied_client
 from apex_llm.transport.resolver import is_link_local
-from apex_llm.transport.tls import load_default_context, trust_roots
+from apex_llm.transport.tls import ContextLoader, trust_roots
 from apex_llm.types.http import HttpRequest, HttpResponse, Origin
 
 
@@ -63,8 +63,10 @@ def sender_for(
     if proxy is None:
         return Http11Sender(ssl_context=ssl_context, trust=trust, max_connections=max_connections)
 
+    load_context = ContextLoader(trust)
+
     async def client() -> Any:
-        return await proxied_client(proxy, ssl_context or await load_default_context(trust))
+        return await proxied_client(proxy, ssl_context or await load_context())
 
     return HttpxSender(client_factory=client)
 

@@ -7,19 +7,18 @@ off; who needs that passes an ``ssl.SSLContext`` of their own.
 
 from __future__ import annotations
 
-__all__ = ["TrustRoots", "default_context", "load_default_context", "trust_roots"]
+__all__ = ["ContextLoader", "TrustRoots", "default_context", "trust_roots"]
 
-import asyncio
 import contextlib
 import functools
 import ssl
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from apex_llm.errors import ConfigurationError
+from apex_llm.transport.background import SingleFlight
 
 
 class TrustRoots(msgspec.Struct, frozen=True):
@@ -67,26 +66,20 @@ def _has_directory_roots() -> bool:
     return bool(directory) and any(Path(directory).glob("*.0"))
 
 
-async def load_default_context(roots: TrustRoots) -> ssl.SSLContext:
-    """``default_context``, made on a daemon thread, so that the loop goes on meanwhile."""
-    loop = asyncio.get_running_loop()
-    made: asyncio.Future[ssl.SSLContext] = loop.create_future()
+class ContextLoader:
+    """Gives out ``default_context`` without holding up the loop while it is made."""
 
-    def settle(context: ssl.SSLContext | None, failure: ConfigurationError | None) -> None:
-        if made.done():
-            return
-        if failure is not None:
-            made.set_exception(failure)
-        elif context is not None:
-            made.set_result(context)
+    def __init__(self, roots: TrustRoots) -> None:
+        self._roots = roots
+        self._context: ssl.SSLContext | None = None
+        self._flights: SingleFlight[ssl.SSLContext] = SingleFlight(name="apex_llm-tls")
 
-    def work() -> None:
-        try:
-            outcome = (default_context(roots), None)
-        except ConfigurationError as error:
-            outcome = (None, error)
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(settle, *outcome)
+    async def __call__(self) -> ssl.SSLContext:
+        """The context; made on a thread by the first call.
 
-    threading.Thread(target=work, name="apex_llm-tls", daemon=True).start()
-    return await made
+        Raises:
+            ConfigurationError: the roots cannot be read.
+        """
+        if self._context is None:
+            self._context = await self._flights.run(self._roots, lambda: default_context(self._roots))
+        return self._context

@@ -336,6 +336,39 @@ async def test_a_host_that_is_none_is_refused(host: str) -> None:
         await Http11Sender()(HttpRequest(method="GET", origin=Origin("http", host, 80), target="/"))
 
 
+async def test_a_time_out_of_the_operating_system_is_no_deadline_of_ours(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await serve(answering(http_answer()))
+
+    async def timing_out(*_: Any) -> None:
+        raise TimeoutError(110, "Connection timed out")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", timing_out)
+
+    with pytest.raises(ConnectionFailedError) as caught:
+        await call(Http11Sender(), server.request(timeout=Timeout(connect=None)))
+
+    assert (caught.value.kind, caught.value.phase) == ("network", "connect")
+
+
+async def test_a_connection_that_opens_while_its_sender_closes_is_not_kept(serve: Serve) -> None:
+    server = await serve(answering(http_answer()))
+
+    def slow_lookup(host: str, port: int) -> Sequence[Address]:
+        time.sleep(0.05)
+        return [(socket.AF_INET, ("127.0.0.1", port))]
+
+    sender = Http11Sender(resolver=Resolver(slow_lookup))
+    task = asyncio.ensure_future(call(sender, server.request(origin=Origin("http", "slow.example", server.port))))
+    await asyncio.sleep(0.01)
+
+    await sender.aclose()
+
+    assert await task == b"hello"
+    assert await server.drained()
+
+
 # TLS
 
 
@@ -355,9 +388,10 @@ async def test_the_default_context_is_made_once_and_off_the_loop(
     sender, other = Http11Sender(), Http11Sender()
 
     for one in (sender, sender, other):
-        with pytest.raises(ConnectionFailedError) as caught:
-            await call(one, server.request())
-        assert caught.value.kind == "certificate"
+        outcomes = await asyncio.gather(*(call(one, server.request()) for _ in range(5)), return_exceptions=True)
+        for outcome in outcomes:
+            assert isinstance(outcome, ConnectionFailedError)
+            assert outcome.kind == "certificate"
 
     assert made == ["apex_llm-tls"]
     assert tls.default_context(tls.TrustRoots()).minimum_version == ssl.TLSVersion.TLSv1_2

@@ -681,7 +681,7 @@ async def test_a_response_that_is_dropped_closes_its_connection(sender: Any, ser
 
 
 async def test_a_body_larger_than_allowed_is_not_read_on(sender: Any, serve: Serve) -> None:
-    server = await serve(answering(http_answer(b"x" * 3_000_000)))
+    server = await serve(answering(http_answer(b"x" * 30_000_000)))
 
     response = await sender(server.request())
     with pytest.raises(LimitExceededError):
