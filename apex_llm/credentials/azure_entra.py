@@ -108,7 +108,7 @@ class ClientSecret:
     def __init__(
         self, tenant_id: str, client_id: str, client_secret: str | Secret, *, authority: str | None = None
     ) -> None:
-        self.tenant_id = _tenant(tenant_id)
+        self.tenant_id: str = _tenant(tenant_id)
         self.client_id = client_id
         self._secret = Secret(client_secret, name="azure_client_secret")
         self._authority = authority
@@ -139,9 +139,9 @@ class WorkloadIdentity:
     """
 
     def __init__(self, tenant_id: str, client_id: str, token_file: str | Path, *, authority: str | None = None) -> None:
-        self.tenant_id = _tenant(tenant_id)
+        self.tenant_id: str = _tenant(tenant_id)
         self.client_id = client_id
-        self.token_file = Path(token_file)
+        self.token_file: Path = Path(token_file)
         self._authority = authority
 
     def __repr__(self) -> str:

@@ -58,9 +58,9 @@ class Fetched(Generic[T]):
     __slots__ = ("block_at", "refresh_at", "value")
 
     def __init__(self, value: T, *, refresh_at: float | None = None, block_at: float | None = None) -> None:
-        self.value = value
-        self.refresh_at = refresh_at
-        self.block_at = block_at
+        self.value: T = value
+        self.refresh_at: float | None = refresh_at
+        self.block_at: float | None = block_at
 
 
 class StaticCredentials(Generic[T]):

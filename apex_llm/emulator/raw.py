@@ -30,7 +30,7 @@ class FaultConnection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self.requests_seen = 0
+        self.requests_seen: int = 0
         """Requests that came on this connection, the present one included."""
 
     @property
@@ -158,7 +158,7 @@ class FaultServer:
         host: str = "127.0.0.1",
     ) -> None:
         self.requests: list[RecordedRequest] = []
-        self.connections = 0
+        self.connections: int = 0
         """Connections that were accepted so far."""
         self._handler = handler
         self._on_connect = on_connect

@@ -114,8 +114,8 @@ class Emulator:
         self.session_token = session_token
         self.bearer_token = bearer_token
         self.api_key = api_key
-        self.deployments = dict(_DEPLOYMENTS if deployments is None else deployments)
-        self.inference_profiles = dict(_PROFILES if inference_profiles is None else inference_profiles)
+        self.deployments: dict[str, str] = dict(_DEPLOYMENTS if deployments is None else deployments)
+        self.inference_profiles: dict[str, str] = dict(_PROFILES if inference_profiles is None else inference_profiles)
         self._host = host
         self._port = port
         self._page_size = page_size

@@ -31,7 +31,7 @@ class ServerThread(threading.Thread):
         self, application: Starlette, listener: socket.socket, *, ssl_context: ssl.SSLContext | None = None
     ) -> None:
         super().__init__(name="apex-llm-emulator", daemon=True)
-        self.ready = threading.Event()
+        self.ready: threading.Event = threading.Event()
         self.failure: BaseException | None = None
         self._listener = listener
         config = uvicorn.Config(

@@ -21,10 +21,10 @@ class Running:
     def __init__(self) -> None:
         # Not what an event loop policy would give: an application's choice of loop is about its own loops.
         self.loop: asyncio.AbstractEventLoop = asyncio.ProactorEventLoop() if sys.platform == "win32" else _Loop()
-        self.thread = threading.Thread(target=self._main, name=_NAME, daemon=True)
+        self.thread: threading.Thread = threading.Thread(target=self._main, name=_NAME, daemon=True)
         self.tasks: set[asyncio.Task[None]] = set()
         """Held here, as a loop holds its tasks only weakly."""
-        self.closing = False
+        self.closing: bool = False
         """From here on nobody is woken: threads that wait could only print a traceback into the exit."""
         self._finished = False
 

@@ -22,17 +22,17 @@ class Ticket:
     __slots__ = ("answered", "cost", "error", "loop", "number", "probe", "state", "timer", "turn", "wake_at")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cost: int) -> None:
-        self.loop = loop
-        self.cost = cost
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.cost: int = cost
         self.state: State = "waiting"
         self.turn: asyncio.Future[None] | None = None
         """Set when the ticket is not waiting any more; ``None`` if it never had to."""
         self.timer: asyncio.TimerHandle | None = None
         """Wakes the queue when the first in line may go; touched on ``loop``'s thread only."""
         self.wake_at: float | None = None
-        self.number = 0
-        self.probe = False
-        self.answered = False
+        self.number: int = 0
+        self.probe: bool = False
+        self.answered: bool = False
         self.error: Exception | None = None
 
     def wake(self) -> bool:

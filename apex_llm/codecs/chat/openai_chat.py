@@ -39,7 +39,7 @@ class OpenAIChatCodec:
     """
 
     def __init__(self, profile: OpenAIChatProfile | None = None) -> None:
-        self.profile = profile or OpenAIChatProfile()
+        self.profile: OpenAIChatProfile = profile or OpenAIChatProfile()
 
     def encode(self, request: ChatRequest, *, stream: bool) -> tuple[bytes, tuple[str, ...]]:
         """The JSON body, and warnings about what had to be left out.

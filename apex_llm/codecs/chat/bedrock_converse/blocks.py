@@ -50,7 +50,7 @@ class BlockWriter:
     def __init__(self, family: Family, warnings: list[str]) -> None:
         self._family = family
         self._names: set[str] = set()
-        self.warnings = warnings
+        self.warnings: list[str] = warnings
 
     def messages(self, turns: Sequence[tuple[str, list[Part]]]) -> list[_Block]:
         """The turns as messages; those that have nothing to say are left out."""
