@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Authentication", "Backend", "merge_headers", "query_string", "together"]
 
+import asyncio
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from apex_llm.types.http import Headers, HttpRequest, HttpResponse, Layer, Origi
 T = TypeVar("T")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CLOSING_SECONDS = 1.0
 _OURS = frozenset(
     {"authorization", "api-key", "connection", "content-length", "host", "transfer-encoding", "x-amz-date"}
 )
@@ -101,12 +103,25 @@ class Backend:
         if self._metadata is not None:
             senders.append(self._metadata)
         self._senders, self._metadata = {}, None
-        import anyio
-
+        closing = asyncio.ensure_future(_close(senders))
+        cancelled: asyncio.CancelledError | None = None
+        until = asyncio.get_running_loop().time() + _CLOSING_SECONDS
         # A cancelled owner must not leave sockets open; a close that hangs must not hold it up.
-        with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-            for sender in senders:
-                await sender.aclose()
+        while not closing.done() and (seconds := until - asyncio.get_running_loop().time()) > 0:
+            try:
+                await asyncio.wait([closing], timeout=seconds)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        failure = closing.exception() if closing.done() else None
+        closing.cancel()
+        outcome = cancelled or failure
+        if outcome is not None:
+            raise outcome
+
+
+async def _close(senders: Sequence[Sender]) -> None:
+    for sender in senders:
+        await sender.aclose()
 
 
 async def together(*calls: Callable[[], Awaitable[T]]) -> list[T]:
