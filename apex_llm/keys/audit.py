@@ -217,12 +217,12 @@ class AuditLog:
             with Directory.opened(self._path, self._layer) as directory:
                 if AUDIT_FILE not in directory.names():
                     return
-                with directory.appending(AUDIT_FILE) as descriptor:
+                with directory.reading(AUDIT_FILE) as descriptor:
                     size = self._layer.status(descriptor).st_size
                 pending = b""
                 offset = 0
                 while offset < size:
-                    with directory.appending(AUDIT_FILE) as descriptor:
+                    with directory.reading(AUDIT_FILE) as descriptor:
                         piece = self._layer.read_at(descriptor, min(_CHUNK, size - offset), offset)
                     if not piece:
                         break

@@ -25,6 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 import base64
+import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -221,7 +222,8 @@ def check_value(value: object) -> Value:
     if not kept:
         raise ConfigurationError("The credential is empty.", hint="delete_credential() removes one.")
     try:
-        encoded = _ENCODER.encode(kept)
+        # Stricter than msgspec, which would turn NaN into null, and bytes and dates into text.
+        encoded = json.dumps(kept, allow_nan=False, ensure_ascii=False).encode()
         decoded = msgspec.json.decode(encoded)
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
         raise ConfigurationError(

@@ -295,9 +295,21 @@ class Directory:
             sleep(random.uniform(0.0005, 0.003))
 
     @contextlib.contextmanager
+    def reading(self, name: str) -> Generator[int]:
+        """A descriptor of ``name``, locked, for reading: on a read-only file system too. ``OSError`` passes through."""
+        with self._locked_descriptor(name, self._layer.open_to_read(self._path, name, self._descriptor)) as descriptor:
+            yield descriptor
+
+    @contextlib.contextmanager
     def appending(self, name: str) -> Generator[int]:
         """A descriptor of ``name``, locked, for appending and reading. ``OSError`` passes through."""
-        descriptor = self._layer.open_to_append(self._path, name, self._descriptor)
+        with self._locked_descriptor(
+            name, self._layer.open_to_append(self._path, name, self._descriptor)
+        ) as descriptor:
+            yield descriptor
+
+    @contextlib.contextmanager
+    def _locked_descriptor(self, name: str, descriptor: int) -> Generator[int]:
         try:
             _check(self._layer.status(descriptor), self.full(name), directory=False)
             self._layer.lock_waiting(descriptor)

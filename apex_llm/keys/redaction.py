@@ -69,11 +69,15 @@ def _spellings(secret: str) -> set[str]:
 
 
 class Redactor:
-    """Replaces known secrets in text by ``[redacted]``. Threads may share it."""
+    """Replaces known secrets in text by ``[redacted]``. Threads may share it.
+
+    Spellings are found by their first characters, so the cost depends on the text and not on how many
+    secrets are known.
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._known: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
+        self._by_beginning: dict[str, tuple[str, ...]] = {}
         self._mutex = threading.Lock()
         self.add(*secrets)
 
@@ -83,17 +87,30 @@ class Redactor:
     def add(self, *secrets: str) -> None:
         """Learn secrets; shorter than six characters they are ignored, as they would blot out words."""
         with self._mutex:
-            new = {secret for secret in secrets if len(secret) >= _SHORTEST} - self._known
-            if not new:
-                return
-            self._known |= new
-            every = sorted({form for secret in self._known for form in _spellings(secret)}, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, every)))
+            for secret in {secret for secret in secrets if len(secret) >= _SHORTEST} - self._known:
+                self._known.add(secret)
+                for spelling in _spellings(secret):
+                    beginning = spelling[:_SHORTEST]
+                    others = self._by_beginning.get(beginning, ())
+                    self._by_beginning[beginning] = tuple(sorted({*others, spelling}, key=len, reverse=True))
 
     def redact(self, text: str) -> str:
         """``text`` without the secrets."""
-        pattern = self._pattern
-        return text if pattern is None else pattern.sub(_MASK, text)
+        known = self._by_beginning
+        if not known:
+            return text
+        kept: list[str] = []
+        done = at = 0
+        last = len(text) - _SHORTEST
+        while at <= last:
+            for spelling in known.get(text[at : at + _SHORTEST], ()):
+                if text.startswith(spelling, at):
+                    kept += (text[done:at], _MASK)
+                    at = done = at + len(spelling)
+                    break
+            else:
+                at += 1
+        return text if not done else "".join((*kept, text[done:]))
 
 
 class RedactingFilter(logging.Filter):

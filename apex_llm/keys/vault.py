@@ -73,7 +73,7 @@ class Vault:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.path = path
-        self.unlockers = list(unlockers)
+        self.unlockers: list[Unlocker] = list(unlockers)
         self.opened_by: Unlocker | None = None
         self._layer = layer
         self._anchor = anchor

@@ -20,7 +20,9 @@ from apex_llm.keys.bech32 import decode, encode, identity_from_bytes, identity_t
 from apex_llm.keys.unlockers import read_master_key
 
 # Debian and Ubuntu: apt-get install age
-needs_age = pytest.mark.skipif(shutil.which("age") is None, reason="the command `age` is not installed (apt-get install age)")
+needs_age = pytest.mark.skipif(
+    shutil.which("age") is None, reason="the command `age` is not installed (apt-get install age)"
+)
 
 
 def age(*arguments: str, stdin: bytes | None = None) -> bytes:
@@ -134,7 +136,7 @@ def test_valid_bech32_decodes_and_comes_back(text: str) -> None:
     ["", "1", "pzry9x0s0muk", "1pzry9x0s0muk", "x1b4n0q5v", "li1dgmt3", "A1G7SGD8", "10a06t8", "1qzzfhee", "a12uEL5L"],
 )
 def test_invalid_bech32_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"Bech32|checksum|upper and lower"):
         decode(text)
 
 
@@ -143,5 +145,5 @@ def test_every_mistyped_character_of_an_identity_is_noticed() -> None:
     for position, character in enumerate(identity):
         for other in ("Q", "P", "1", "B"):
             if other != character:
-                with pytest.raises(ValueError):
+                with pytest.raises(ValueError, match=r"age identity|Bech32|checksum|upper and lower"):
                     identity_to_bytes(identity[:position] + other + identity[position + 1 :])

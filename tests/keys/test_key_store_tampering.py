@@ -226,7 +226,9 @@ def test_mutated_stores_give_typed_errors_only(manager: ApiKeyManager, home: Pat
             elif kind == 2:
                 changed[at:at] = changed[at:end]
             elif kind == 3:
-                changed[at:at] = chance.choice([b"\n-> scrypt AAAA 5\n", b"-> X25519 \n", b"\n--- ", b"\0" * 9, b"\r\n"])
+                changed[at:at] = chance.choice(
+                    [b"\n-> scrypt AAAA 5\n", b"-> X25519 \n", b"\n--- ", b"\0" * 9, b"\r\n"]
+                )
             else:
                 changed[at:end] = chance.randbytes(min(end - at, 100))
         if bytes(changed) == content:
@@ -246,7 +248,9 @@ def test_mutated_documents_open_or_give_typed_errors(manager: ApiKeyManager, hom
         changed = bytearray(plaintext)
         for _ in range(chance.randint(1, 3)):
             at = chance.randrange(len(changed))
-            changed[at : at + chance.randint(0, 3)] = chance.choice([b"", b'"', b"{", b"}", b"0", b"\xff", b"null", b","])
+            changed[at : at + chance.randint(0, 3)] = chance.choice(
+                [b"", b'"', b"{", b"}", b"0", b"\xff", b"null", b","]
+            )
         put(home, pyrage.encrypt(bytes(changed), [RECIPIENT]))
         try:
             found = fresh(home).get_api_key("aws_bedrock")

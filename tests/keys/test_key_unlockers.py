@@ -136,9 +136,7 @@ def test_the_environment_opens_the_store(home: Path, tmp_path: Path) -> None:
         assert manager.status().opened_by == "master key"
 
 
-def test_the_plain_call_of_the_plan_needs_only_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_plain_call_of_the_plan_needs_only_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APEX_LLM_MASTER_KEY", MASTER_KEY)
     ApiKeyManager().set_api_key("aws_bedrock", VALUE)
     assert ApiKeyManager().path == Path.home() / ".local/share/apex-llm"
@@ -222,7 +220,7 @@ def test_a_new_master_key_that_got_lost_locks_nobody_out(manager: ApiKeyManager,
 
 
 def test_without_anything_to_open_it_each_way_is_named(manager: ApiKeyManager, home: Path) -> None:
-    with pytest.raises(NoUnlockerError, match="passphrase: .*; master key: .*; keyring: ") as caught:
+    with pytest.raises(NoUnlockerError, match=r"passphrase: .*; master key: .*; keyring: ") as caught:
         ApiKeyManager(home, environ={}).get_api_key("aws_bedrock")
     assert "APEX_LLM_MASTER_KEY_COMMAND" in str(caught.value.hint)
 

@@ -1,0 +1,214 @@
+"""K16: the log shows who asked for what, and whether somebody edited it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import random
+from pathlib import Path
+
+import pytest
+from keys_support import MASTER_KEY, VALUE, Clock, FaultyLayer, figure
+
+from apex_llm.errors import KeyAccessDeniedError, KeyStoreError, TamperedError
+from apex_llm.keys import ApiKeyManager
+
+
+def fresh(home: Path, **options) -> ApiKeyManager:
+    return ApiKeyManager(home, master_key=MASTER_KEY, **options)
+
+
+def log_of(home: Path) -> Path:
+    return home / "audit.jsonl"
+
+
+def lines_of(home: Path) -> list[dict]:
+    return [json.loads(line) for line in log_of(home).read_text().splitlines()]
+
+
+def test_every_retrieval_in_a_plugins_name_is_one_line(manager: ApiKeyManager, home: Path, clock: Clock) -> None:
+    manager.set_plugin_permissions("reader", ["aws_bedrock"])
+    before = len(lines_of(home))
+    manager.get_api_key_secure("reader", "aws_bedrock")
+    manager.get_oauth_token_secure("reader", "aws_bedrock")
+    with pytest.raises(KeyAccessDeniedError):
+        manager.get_api_key_secure("stranger", "aws_bedrock")
+    manager.get_api_key("aws_bedrock")  # the application's own
+
+    allowed, empty, denied = lines_of(home)[before:]
+    assert list(allowed) == ["seq", "time", "plugin", "operation", "service", "decision", "fingerprint", "prev", "mac"]
+    assert (allowed["plugin"], allowed["operation"], allowed["service"]) == ("reader", "get_api_key", "aws_bedrock")
+    assert (allowed["decision"], allowed["time"]) == ("allowed", clock.now)
+    assert (empty["operation"], empty["fingerprint"]) == ("get_oauth_token", None)
+    assert (denied["plugin"], denied["decision"], denied["fingerprint"]) == ("stranger", "denied: not granted", None)
+    assert [entry.seq for entry in manager.audit_entries()] == [line["seq"] for line in lines_of(home)]
+
+
+def test_a_fingerprint_is_no_part_and_no_plain_hash_of_the_secret(home: Path, tmp_path: Path) -> None:
+    secret = "sk-canary-0123456789"
+    found = set()
+    for place in (home, tmp_path / "other"):
+        manager = fresh(place)
+        manager.set_api_key("service", secret)
+        (line,) = (line for line in lines_of(place) if line["operation"] == "set_api_key")
+        found.add(line["fingerprint"])
+        assert secret not in log_of(place).read_text()
+    hashes = {hashlib.new(name, secret.encode()).hexdigest()[:12] for name in ("sha256", "sha1", "md5", "blake2b")}
+    assert len(found) == 2  # keyed by the store
+    assert not found & hashes
+
+
+@pytest.fixture(scope="module")
+def long_log(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """A store whose head vouches for the whole log."""
+    home = tmp_path_factory.mktemp("audited") / "store"
+    manager = fresh(home)
+    manager.set_api_key("aws_bedrock", VALUE)
+    manager.set_plugin_permissions("reader", ["aws_bedrock"])
+    for _ in range(figure(150, 1000)):
+        manager.get_api_key_secure("reader", "aws_bedrock")
+    manager.close()
+    assert fresh(home).verify().ok
+    return home, log_of(home).read_bytes()
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("attack", ["edit", "delete", "insert", "swap", "truncate", "tear", "replace all"])
+def test_any_change_behind_the_head_is_found(long_log: tuple[Path, bytes], attack: str) -> None:
+    home, content = long_log
+    lines = content.splitlines(keepends=True)
+    chance = random.Random(16)
+    manager = fresh(home)
+    manager.unlock()
+    positions = range(len(lines)) if figure(0, 1) else chance.sample(range(len(lines)), 25)
+    for at in positions:
+        changed = list(lines)
+        if attack == "edit":
+            changed[at] = changed[at].replace(b'"decision":"allowed"', b'"decision":"alloved"')
+        elif attack == "delete":
+            del changed[at]
+        elif attack == "insert":
+            changed.insert(at, lines[chance.randrange(len(lines))])
+        elif attack == "swap":
+            other = (at + 1) % len(lines)
+            changed[at], changed[other] = changed[other], changed[at]
+        elif attack == "truncate":
+            changed = changed[:at]
+        elif attack == "tear":
+            changed = [*changed[:at], changed[at][: chance.randrange(1, len(changed[at]) - 1)]]
+        else:
+            changed = [b'{"seq":1,"mac":"' + b"0" * 64 + b'"}\n'] * (at + 1)
+        log_of(home).write_bytes(b"".join(changed))
+        found = manager.verify()
+        assert not found.ok, (attack, at)
+        assert any("Audit log" in problem for problem in found.problems)
+    log_of(home).write_bytes(content)
+    assert manager.verify().ok
+
+
+def test_a_removed_log_is_found(long_log: tuple[Path, bytes]) -> None:
+    home, content = long_log
+    log_of(home).unlink()
+    assert not fresh(home).verify().ok
+    log_of(home).touch(mode=0o600)
+    log_of(home).write_bytes(content)
+    assert fresh(home).verify().ok
+
+
+def test_another_stores_log_is_found(long_log: tuple[Path, bytes], tmp_path: Path) -> None:
+    home, content = long_log
+    other = fresh(tmp_path / "other")
+    other.set_api_key("service", "value")
+    log_of(home).write_bytes(log_of(tmp_path / "other").read_bytes())
+    assert not fresh(home).verify().ok
+    log_of(home).write_bytes(content)
+
+
+def test_a_line_that_a_killed_writer_left_half_is_no_damage(manager: ApiKeyManager, home: Path) -> None:
+    with log_of(home).open("ab") as log:
+        log.write(b'{"seq":99,"time":1')
+    again = fresh(home, audit="required")
+    again.set_plugin_permissions("reader", ["aws_bedrock"])
+    again.get_api_key_secure("reader", "aws_bedrock")
+    assert again.verify().ok, again.verify()
+
+
+@pytest.mark.parametrize("call", ["open_to_append", "write"])
+def test_no_line_no_secret(manager: ApiKeyManager, home: Path, call: str) -> None:
+    """A full disk, and a log that is required."""
+    manager.set_plugin_permissions("reader", ["aws_bedrock"])
+    strict = fresh(home, audit="required", os_layer=FaultyLayer(1, "fail before", errno.ENOSPC, only=call))
+    with pytest.raises(KeyStoreError, match="no line, no secret") as caught:
+        strict.get_api_key_secure("reader", "aws_bedrock")
+    assert "disk is full" in str(caught.value.hint)
+    assert strict.get_api_key_secure("reader", "aws_bedrock") == VALUE  # there is room again
+
+    strict = fresh(home, audit="required", os_layer=FaultyLayer(1, "fail before", errno.ENOSPC, only=call))
+    with pytest.raises(KeyStoreError, match="no line, no secret"):
+        strict.get_api_key("aws_bedrock")
+    with pytest.raises(KeyAccessDeniedError):
+        strict.get_api_key_secure("stranger", "aws_bedrock")
+    assert strict.verify().ok
+
+
+def test_a_log_that_is_not_required_warns(manager: ApiKeyManager, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manager.set_plugin_permissions("reader", ["aws_bedrock"])
+    lenient = fresh(home, os_layer=FaultyLayer(1, "fail before", errno.ENOSPC, only="write"))
+    with caplog.at_level(logging.WARNING):
+        assert lenient.get_api_key_secure("reader", "aws_bedrock") == VALUE
+    assert "audit log could not be written" in caplog.text
+    assert manager.verify().ok  # half a line is taken back
+
+
+def test_a_required_log_that_was_cut_refuses_to_go_on(manager: ApiKeyManager, home: Path) -> None:
+    manager.set_plugin_permissions("reader", ["aws_bedrock"])
+    required = fresh(home, audit="required")
+    required.get_api_key_secure("reader", "aws_bedrock")
+    log_of(home).write_bytes(log_of(home).read_bytes().splitlines(keepends=True)[0])
+
+    with pytest.raises(TamperedError, match="not as it was left"):
+        required.get_api_key_secure("reader", "aws_bedrock")
+    assert required.status().problems
+
+
+def test_processes_share_one_chain(manager: ApiKeyManager, home: Path) -> None:
+    manager.set_plugin_permissions("reader", ["aws_bedrock"])
+    other = fresh(home)
+    for _ in range(20):
+        manager.get_api_key_secure("reader", "aws_bedrock")
+        other.get_api_key_secure("reader", "aws_bedrock")
+    assert [line["seq"] for line in lines_of(home)] == list(range(1, len(lines_of(home)) + 1))
+    assert manager.verify().ok
+
+
+def test_a_log_that_is_put_away_goes_on_in_a_new_one(manager: ApiKeyManager, home: Path) -> None:
+    manager.set_plugin_permissions("reader", ["aws_bedrock"])
+    kept = log_of(home).read_bytes()
+    archived = manager.archive_audit_log()
+    assert archived.read_bytes() == kept
+    manager.get_api_key_secure("reader", "aws_bedrock")
+    assert lines_of(home)[0]["seq"] == kept.count(b"\n") + 1
+    assert manager.verify().ok, manager.verify()
+    os.truncate(log_of(home), 0)
+    manager.close()
+    assert not fresh(home).verify().ok
+
+
+def test_closing_vouches_for_the_log(manager: ApiKeyManager, home: Path) -> None:
+    manager.set_plugin_permissions("reader", ["aws_bedrock"])
+    with fresh(home) as using:
+        for _ in range(5):
+            using.get_api_key_secure("reader", "aws_bedrock")
+    log_of(home).write_bytes(b"".join(log_of(home).read_bytes().splitlines(keepends=True)[:-1]))
+    assert not fresh(home).verify().ok
+
+
+def test_no_log_at_all(home: Path) -> None:
+    silent = fresh(home, audit="off")
+    silent.set_api_key("service", "value")
+    silent.set_api_key("service", "value2")
+    assert silent.verify().ok
+    assert not log_of(home).exists() or not log_of(home).read_bytes()

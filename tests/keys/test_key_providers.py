@@ -1,0 +1,145 @@
+"""Providers that take their credentials from a real manager, over sockets: granted, denied, rotated while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from keys_support import MASTER_KEY
+
+from apex_llm import (
+    ApiKeyManager,
+    AuthenticationError,
+    AzureOpenAIProvider,
+    BedrockProvider,
+    KeyAccessDeniedError,
+    KeyStoreError,
+    RetryPolicy,
+    provider_for,
+)
+from apex_llm.credentials.manager import credentials_from_manager
+from apex_llm.emulator import Emulator
+
+CLOUDS = ("aws_bedrock", "azure_openai")
+QUICK = RetryPolicy(base_delay_transient=0.0, base_delay_throttle=0.0)
+
+
+@pytest.fixture
+def cloud(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """The emulator, with no credentials and no address of Azure in the environment; the manager asked each time."""
+    for name in (
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION",
+        "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION",
+    ):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    defaults: dict[str, Any] = credentials_from_manager.__kwdefaults__
+    monkeypatch.setitem(defaults, "interval", 0.0)
+    return emulator
+
+
+def credentials(cloud: Emulator, service: str, **changed: str) -> dict[str, str]:
+    if service == "aws_bedrock":
+        keys = {"aws_access_key_id": cloud.access_key_id, "aws_secret_access_key": cloud.secret_access_key}
+        return {**keys, "aws_region": "us-east-1", **changed}
+    return {"api_key": cloud.api_key, "api_base": cloud.azure_url, "api_version": "2024-10-21", **changed}
+
+
+def make(service: str, manager: Any, **options: Any) -> BedrockProvider | AzureOpenAIProvider:
+    if service == "aws_bedrock":
+        return BedrockProvider(manager, default_model="claude", retry=QUICK, **options)
+    return AzureOpenAIProvider(manager, default_deployment="chat", retry=QUICK, **options)
+
+
+@pytest.mark.parametrize("service", CLOUDS)
+async def test_a_provider_takes_credentials_region_endpoint_and_version_from_the_manager(
+    cloud: Emulator, manager: ApiKeyManager, service: str
+) -> None:
+    manager.set_api_key(service, credentials(cloud, service))
+
+    async with make(service, manager) as provider:
+        assert await provider.generate_text("Hello")
+        async with provider.generate_text_stream("Hello") as stream:
+            assert await stream.collect()
+
+    (first, *_) = cloud.requests
+    if service == "azure_openai":
+        assert "api-version=2024-10-21" in first.query_string
+    else:
+        assert "/us-east-1/bedrock/" in dict(first.raw_headers)["authorization"]
+
+
+@pytest.mark.parametrize("service", CLOUDS)
+@pytest.mark.parametrize("make_provider", [make, None], ids=["plugin=", "provider_for"])
+async def test_a_plugin_gets_what_it_was_granted_until_it_is_revoked(
+    cloud: Emulator, manager: ApiKeyManager, home: Path, service: str, make_provider: Callable[..., Any] | None
+) -> None:
+    manager.set_api_key(service, credentials(cloud, service))
+
+    def provider(plugin: Any) -> Any:
+        if make_provider is not None:
+            return make_provider(service, manager, plugin=plugin)
+        kind = {"default_model": "claude"} if service == "aws_bedrock" else {"default_deployment": "chat"}
+        return provider_for(manager, plugin, service, retry=QUICK, **kind)
+
+    with pytest.raises(KeyAccessDeniedError, match="'plugin' may not have"):
+        async with provider("plugin") as denied:
+            await denied.generate_text("Hello")
+    assert not cloud.requests
+
+    manager.set_plugin_permissions("plugin", [service])
+    async with provider("plugin") as granted, provider(manager.plugin_handle("plugin")) as by_handle:
+        assert await granted.generate_text("Hello")
+        assert await by_handle.generate_text("Hello")
+        manager.revoke("plugin", service)
+        sent = len(cloud.requests)
+        for revoked in (granted, by_handle):
+            with pytest.raises(KeyAccessDeniedError, match="not granted"):
+                await revoked.generate_text("Hello")
+        assert len(cloud.requests) == sent
+    asked = {(entry.plugin, entry.service, entry.decision) for entry in manager.audit_entries()}
+    assert {("plugin", service, "allowed"), ("plugin", service, "denied: not granted")} <= asked
+
+
+@pytest.mark.parametrize("service", CLOUDS)
+async def test_a_rotated_key_reaches_a_running_provider(
+    cloud: Emulator, manager: ApiKeyManager, home: Path, service: str
+) -> None:
+    """Rotated by another process: here, by another manager of the same store."""
+    member = "aws_secret_access_key" if service == "aws_bedrock" else "api_key"
+    manager.set_api_key(service, credentials(cloud, service))
+    owner = ApiKeyManager(home, master_key=MASTER_KEY)
+    async with make(service, manager) as provider:
+        assert await provider.generate_text("Hello")
+        owner.rotate_credential(service, credentials(cloud, service, **{member: "a-key-that-is-wrong"}))
+        with pytest.raises(AuthenticationError):
+            await provider.generate_text("Hello")
+        owner.set_api_key(service, credentials(cloud, service))
+        assert await provider.generate_text("Hello")
+
+
+@pytest.mark.parametrize("service", CLOUDS)
+async def test_a_key_that_must_not_leave_works_through_a_provider(
+    cloud: Emulator, manager: ApiKeyManager, service: str
+) -> None:
+    manager.set_api_key(service, credentials(cloud, service))
+    manager.grant("plugin", service, export=False)
+
+    async with make(service, manager.provider_access, plugin="plugin") as provider:
+        assert await provider.generate_text("Hello")
+
+
+async def test_a_damaged_store_stops_a_provider_with_its_own_error(
+    cloud: Emulator, manager: ApiKeyManager, home: Path
+) -> None:
+    """Not "no credentials": those are there, and must not be looked for elsewhere."""
+    manager.set_api_key("aws_bedrock", credentials(cloud, "aws_bedrock"))
+    content = bytearray((home / "store.age").read_bytes())
+    content[-1] ^= 1
+    (home / "store.age").write_bytes(content)
+
+    with pytest.raises(KeyStoreError, match="damaged"):
+        async with make("aws_bedrock", ApiKeyManager(home, master_key=MASTER_KEY)) as provider:
+            await provider.generate_text("Hello")
+    assert not cloud.requests
