@@ -68,6 +68,14 @@ def _spellings(secret: str) -> set[str]:
     return {spelling for spelling in found if len(spelling) >= _SHORTEST}
 
 
+def _printed_apart(secret: str) -> list[str]:
+    """The secret, and its lines if it has several, as a private key has: logs print line by line."""
+    lines = secret.splitlines()
+    return (
+        [secret, *(line for line in lines if len(line) >= 16 and not line.startswith("--"))] if lines[1:] else [secret]
+    )
+
+
 class Redactor:
     """Replaces known secrets in text by ``[redacted]``. Threads may share it.
 
@@ -89,7 +97,7 @@ class Redactor:
         with self._mutex:
             for secret in {secret for secret in secrets if len(secret) >= _SHORTEST} - self._known:
                 self._known.add(secret)
-                for spelling in _spellings(secret):
+                for spelling in {form for part in _printed_apart(secret) for form in _spellings(part)}:
                     beginning = spelling[:_SHORTEST]
                     others = self._by_beginning.get(beginning, ())
                     self._by_beginning[beginning] = tuple(sorted({*others, spelling}, key=len, reverse=True))

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import keyring
 import pytest
+from keyring.backends import fail
 from keys_support import MASTER_KEY, VALUE, Clock
 
 from apex_llm.keys import ApiKeyManager
+
+
+@pytest.fixture(autouse=True)
+def no_system_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a desktop, no test may touch the developer's own keyring: every machine is a headless one here."""
+    monkeypatch.setattr(keyring, "get_keyring", fail.Keyring)
 
 
 @pytest.fixture

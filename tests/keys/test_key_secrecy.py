@@ -179,6 +179,12 @@ def test_settings_and_short_values_do_not_blot_out_the_log(home: Path) -> None:
     assert manager.redact("k" * 32 + " " + "s" * 40) == "[redacted] [redacted]"
 
 
+def test_a_private_key_is_redacted_line_by_line() -> None:
+    lines = ["-----BEGIN PRIVATE KEY-----", "MIIEvQIBADANBgkqhkiG9w0BAQEF", "AASCBKcwggSjAgEAAoIBAQC7VJTU", "-----END"]
+    redactor = Redactor(["\n".join(lines)])
+    assert redactor.redact(f"1: {lines[1]}\n2: {lines[2]}\n") == "1: [redacted]\n2: [redacted]\n"
+
+
 def test_a_record_whose_arguments_do_not_fit_is_kept_without_them() -> None:
     record = logging.makeLogRecord({"msg": "%d things", "args": ("secret-value",)})
     assert RedactingFilter(Redactor(["secret-value"])).filter(record)

@@ -101,7 +101,7 @@ def test_a_planted_temporary_name_is_not_followed(tmp_path: Path) -> None:
     assert manager.get_api_key("aws_bedrock") == VALUE
 
 
-@pytest.mark.parametrize("kind", ["symbolic link", "file", "FIFO"])
+@pytest.mark.parametrize("kind", ["symbolic link", "file", "FIFO", "somebody else's"])
 def test_a_directory_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
     real = tmp_path / "real"
     make_store(real)
@@ -110,6 +110,12 @@ def test_a_directory_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
         home.symlink_to(real)
     elif kind == "file":
         home.touch(mode=0o600)
+    elif kind == "somebody else's":
+        make_store(home)
+        try:
+            os.chown(home, 12345, 12345)
+        except OSError:
+            pytest.skip("giving a directory away needs privileges")
     else:
         os.mkfifo(home, 0o600)
 
