@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["azure_failure", "openai_stream_failure"]
 
+import math
 import re
 from typing import Any, Final
 
@@ -151,7 +152,8 @@ def azure_failure(
     if 300 <= status < 400:
         return unexpected_redirect(status, headers.get("location"), **facts)
     found = read_error_body(body)
-    kind, retryable = _classified(found, status)
+    # An error under status 200 says its real status itself, or none.
+    kind, retryable = _classified(found, (_embedded_status(found) or status) if status < 300 else status)
     retry_after = _wait_in_text(found.message) if retryable else None
     header_wait = _header_wait(headers)
     if kind is RateLimitError and max(header_wait or 0.0, retry_after or 0.0) >= _HOPELESS_WAIT:
@@ -268,9 +270,10 @@ def _header_wait(headers: Headers) -> float | None:
         value = headers.get(name)
         if value is not None:
             try:
-                return float(value) * scale
+                wait = float(value) * scale
             except ValueError:
                 return 0.0
+            return wait if math.isfinite(wait) and wait > 0 else 0.0
     return None
 
 

@@ -33,7 +33,7 @@ class ClassifyLayer:
         unexpected: Makes the error for a 2xx answer of the wrong kind, such as a login page or a JSON
             error where a stream was asked for. Needed where ``expected_content_type`` is given.
         expected_content_type: The media type that a good answer to the request has; ``None`` to accept
-            any. An answer that does not name its type is accepted too: its framing will tell.
+            any but HTML. An answer that does not name its type is accepted too: its framing will tell.
         provider: For the error's ``provider``, where ``failure`` leaves it out.
         obey_should_retry: Whether ``x-should-retry: true`` or ``false`` overrides the error's
             ``retryable``. OpenAI's routes send it, and mean it; elsewhere it is nobody's promise.
@@ -87,13 +87,12 @@ class ClassifyLayer:
     def _is_expected(self, request: HttpRequest, response: HttpResponse) -> bool:
         if self._expected_content_type is None:
             return True
-        expected = self._expected_content_type(request)
-        if expected is None:
-            return True
-        actual = response.headers.get("content-type")
+        actual = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
         if not actual:
             return True
-        return actual.partition(";")[0].strip().lower() == expected
+        expected = self._expected_content_type(request)
+        # Where any type will do, a page for humans will not: it is a login or a proxy's apology.
+        return actual != "text/html" if expected is None else actual == expected
 
     def _add_facts(self, error: ApexLlmError, request: HttpRequest, *, status: int, headers: Headers) -> None:
         facts = headers.to_dict()

@@ -398,6 +398,21 @@ def test_other_content_is_named_and_shown_without_secrets(content_type: str | No
     assert error.hint
 
 
+def test_an_error_under_status_200_is_typed_by_the_status_that_it_names() -> None:
+    body = b'{"error":{"code":"429","message":"Too many requests."}}'
+
+    error = unexpected_content(Headers(), body, expected="text/event-stream", provider="azure_openai")
+
+    assert (type(error), error.retryable) == (RateLimitError, True)
+
+
+@pytest.mark.parametrize("wait", ["1e400", "NaN", "-5", "soon"])
+def test_a_wait_that_makes_no_sense_is_not_taken_for_a_quota_of_zero(wait: str) -> None:
+    error = azure_failure(429, Headers((("retry-after", wait),)), b'{"error":{"code":"429","message":"Slow down."}}')
+
+    assert (type(error), error.retryable) == (RateLimitError, True)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["error", "code", "message", "type", "x"]), inner),

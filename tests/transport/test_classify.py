@@ -151,11 +151,17 @@ class TestContentType:
         assert caught.value.status == 200
         assert answer.closed
 
-    async def test_requests_without_an_expectation_take_any_type(self):
-        answer = FakeResponse(200, {"content-type": "text/html"})
-        send = classified(answer, unexpected=unexpected, expected_content_type=expected)
+    async def test_requests_without_an_expectation_take_any_type_but_html(self):
+        """Gateways relabel JSON in many ways; a page for humans is never the answer."""
+        plain = FakeResponse(200, {"content-type": "text/plain"})
+        send = classified(plain, unexpected=unexpected, expected_content_type=expected)
 
-        assert await send(request_for(stream=False)) is answer
+        assert await send(request_for(stream=False)) is plain
+
+        page = FakeResponse(200, {"content-type": "text/html; charset=utf-8"}, [b"<h1>Please log in</h1>"])
+        send = classified(page, unexpected=unexpected, expected_content_type=expected)
+        with pytest.raises(ResponseFormatError, match="Please log in"):
+            await send(request_for(stream=False))
 
     def test_half_an_expectation_is_refused(self):
         with pytest.raises(ValueError, match="belong together"):

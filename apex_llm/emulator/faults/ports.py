@@ -21,12 +21,14 @@ PORT_FAULTS: Mapping[str, str] = MappingProxyType(
         "black-hole": "Connections are never accepted, as behind a firewall that drops them.",
         "reset-on-connect": "Connections are reset as soon as they are made.",
         "plain-answer-to-tls": "A TLS handshake is answered in plain HTTP.",
+        "old-tls-only": "A TLS handshake is refused, as by a server that offers nothing newer than TLS 1.1.",
         "silent-handshake": "Connections are made, and nothing is ever said on them.",
     }
 )
 """Name to what it does, in one sentence."""
 
 _ANSWERS = {
+    "old-tls-only": b"\x15\x03\x02\x00\x02\x02\x46",  # a fatal alert: protocol_version
     "plain-answer-to-tls": b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
 }
 
@@ -52,9 +54,9 @@ class FaultPort:
         if name not in PORT_FAULTS:
             raise ConfigurationError(f"No port fault is called {name!r}.", hint=f"Known are {', '.join(PORT_FAULTS)}.")
         self.name = name
-        self.connections = 0
+        self.connections: int = 0
         """Connections that were accepted so far."""
-        self.received = b""
+        self.received: bytes = b""
         """The first bytes that each connection sent, one after another."""
         self._host = host
         self._port = port
@@ -71,7 +73,7 @@ class FaultPort:
     @property
     def url(self) -> str:
         """Scheme, host and port; ``https`` where TLS is what fails."""
-        scheme = "https" if self.name in {"plain-answer-to-tls", "silent-handshake"} else "http"
+        scheme = "https" if self.name in {"old-tls-only", "plain-answer-to-tls", "silent-handshake"} else "http"
         return f"{scheme}://{self._host}:{self._port}"
 
     def start(self) -> Self:
