@@ -47,7 +47,7 @@ def at_await(coroutine: Coroutine[Any, Any, object], number: int) -> Generator[A
 class Rig:
     """Both providers over both senders, with a gate in front; made and used on one event loop."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], *, slots: int = SLOTS) -> None:
         aws = {
             "aws_access_key_id": environment["AWS_ACCESS_KEY_ID"],
             "aws_secret_access_key": environment["AWS_SECRET_ACCESS_KEY"],
@@ -63,7 +63,7 @@ class Rig:
             **usual,
         }
         self.client = httpx.AsyncClient(trust_env=False)
-        self.limits = Limits(max_concurrency=SLOTS)
+        self.limits = Limits(max_concurrency=slots)
         self.providers: dict[str, Any] = {
             "bedrock-http11": BedrockProvider(default_model="claude", limits=self.limits, **bedrock),
             "azure-http11": AzureOpenAIProvider(limits=self.limits, **azure),
@@ -98,8 +98,8 @@ class Rig:
         if is_open != idle:
             found.append(f"{is_open - idle} connections are lent out")
         pool = self.client._transport._pool.connections
-        # One whose opening was cancelled stays in httpcore's list, NEW, without a socket.
-        found += [f"httpx: {item}" for item in pool if not item.is_idle() and "NEW" not in repr(item)]
+        # httpcore also lists connections without a socket: CLOSED, and NEW where opening was cancelled.
+        found += [f"httpx: {item}" for item in pool if "ACTIVE" in repr(item)]
         for key, model in self.limits.snapshot()["models"].items():
             found += [f"{key}: {model[name]} {name}" for name in ("active", "waiting") if model[name]]
         return found

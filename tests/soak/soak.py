@@ -1,0 +1,240 @@
+"""Many streams with random faults for a long time: ``python tests/soak/soak.py 30`` (``scripts/check-soak``).
+
+The server is another process, so that memory and descriptors counted here are the client's. What must hold: resident
+memory does not grow, descriptors do not either, every error is typed, and every call is back by its deadline.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Report", "soak"]
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import os
+import statistics
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent / "lifecycle"))
+
+from cancelling import Rig, random_cancellations
+from emulator_process import EmulatorProcess, open_sockets
+
+from apex_llm import ApexLlmError, Timeout
+
+TOTAL_SECONDS = 4.0
+TIMEOUT = Timeout(connect=2.0, first_byte=1.0, idle=0.5, total=TOTAL_SECONDS)
+SLACK_SECONDS = 0.5
+"""On a busy machine; the deadline itself is kept by a timer."""
+WARM_UP = 0.25
+"""Of the time, at the beginning: caches fill, the allocator finds its size."""
+
+PROMPTS = (
+    ("plain words", 20),
+    ("text 30 0.005", 30),
+    ("text 10 0.05", 10),
+    ("cut 3 0.005", 5),
+    ("cut 20 0.005", 5),
+    ("reset 1 0", 4),
+    ("reset 10 0.005", 5),
+    ("stall 0", 2),
+    ("stall 6", 3),
+    ("truncated 0.002", 5),
+    ("throttle", 4),
+    ("inside 0 throttled", 3),
+    ("inside 5 internal", 4),
+    ("error internal", 2),
+    ("error unavailable", 2),
+    ("error validation", 2),
+    ("error content_filter", 1),
+)
+
+
+@dataclass
+class Report:
+    """What was counted."""
+
+    seconds: float = 0.0
+    outcomes: Counter[str] = field(default_factory=Counter[str])
+    untyped: list[str] = field(default_factory=list[str])
+    late: list[str] = field(default_factory=list[str])
+    memory: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    """Seconds since the beginning, and MiB resident."""
+    sockets: list[int] = field(default_factory=list[int])
+    sockets_before: int = 0
+    sockets_after: int = 0
+    lags: list[float] = field(default_factory=list[float])
+    """How much later than asked for the heartbeat came, in seconds."""
+
+    @property
+    def warm(self) -> list[tuple[float, float]]:
+        """Memory after the warm-up."""
+        return [sample for sample in self.memory if sample[0] > WARM_UP * self.seconds]
+
+    @property
+    def slope(self) -> float:
+        """MiB an hour: least squares over what follows the warm-up."""
+        warm = self.warm
+        return statistics.linear_regression(*zip(*warm, strict=True)).slope * 3600 if len(warm) > 2 else 0.0
+
+    @property
+    def growth(self) -> float:
+        """MiB between the first and the last tenth of what follows the warm-up."""
+        sizes = [size for _, size in self.warm]
+        tenth = max(1, len(sizes) // 10)
+        return statistics.median(sizes[-tenth:]) - statistics.median(sizes[:tenth])
+
+    def __str__(self) -> str:
+        sizes = [size for _, size in self.warm] or [0.0]
+        counts = ", ".join(f"{name} {times}" for name, times in self.outcomes.most_common())
+        lags = sorted(self.lags) or [0.0]
+        return "\n".join(
+            (
+                f"{self.outcomes.total()} calls in {self.seconds:.0f} s: {counts}",
+                (
+                    f"resident memory: {sizes[0]:.1f} MiB after warm-up, {sizes[-1]:.1f} at the end, "
+                    f"slope {self.slope:+.2f} MiB an hour"
+                ),
+                (
+                    f"sockets: {self.sockets_before} before, {min(self.sockets)} to {max(self.sockets)} meanwhile, "
+                    f"{self.sockets_after} after"
+                ),
+                f"heartbeat: {lags[len(lags) // 2] * 1000:.1f} ms late at the median, {lags[-1] * 1000:.0f} at most",
+                f"untyped errors: {len(self.untyped)}{''.join(f'{chr(10)}  {text}' for text in self.untyped[:5])}",
+                f"calls past their deadline: {len(self.late)} {' '.join(self.late[:10])}",
+            )
+        )
+
+
+async def soak(environment: dict[str, str], *, seconds: float, streams: int = 50, seed: int = 1) -> Report:
+    """``streams`` calls at a time for ``seconds``."""
+    report = Report(seconds=seconds, sockets_before=open_sockets())
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    # A few fewer slots than streams, so that the queue is used as well.
+    async with Rig(environment, slots=streams - streams // 10) as rig:
+        providers = [provider.with_options(timeout=TIMEOUT) for provider in rig.providers.values()]
+        watcher = asyncio.ensure_future(_watch(report, began))
+        workers = [_work(report, providers, Random(f"{seed}:{number}"), began + seconds) for number in range(streams)]
+        await asyncio.gather(*workers)
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+        await rig.come_to_rest()
+    await asyncio.sleep(0.1)
+    report.seconds = loop.time() - began
+    report.sockets_after = open_sockets()
+    return report
+
+
+async def _work(report: Report, providers: list[Any], dice: Random, until: float) -> None:
+    loop = asyncio.get_running_loop()
+    prompts, weights = zip(*PROMPTS, strict=True)
+    while (began := loop.time()) < until:
+        (prompt,) = dice.choices(prompts, weights)
+        try:
+            outcome = await _call(dice.choice(providers), prompt, dice)
+        except ApexLlmError as error:
+            outcome = type(error).__name__
+        except TimeoutError:
+            outcome = "left by the caller"
+        except Exception as error:
+            outcome = "untyped"
+            report.untyped.append(f"{prompt}: {error!r}")
+        report.outcomes[outcome] += 1
+        took = loop.time() - began
+        if took > TOTAL_SECONDS + SLACK_SECONDS:
+            report.late.append(f"{prompt}: {took:.2f} s;")
+
+
+async def _call(provider: Any, prompt: str, dice: Random) -> str:
+    kind = dice.random()
+    if kind < 0.15:
+        await provider.generate_text(prompt)
+        return "answered"
+    if kind < 0.25:
+        async with asyncio.timeout(dice.random() * 0.1):
+            await provider.chat_stream(prompt).collect()
+        return "finished"
+    leave_after = dice.randrange(1, 10) if kind < 0.35 else None
+    pause = 0.01 if kind > 0.9 else 0.0
+    async with provider.generate_text_stream(prompt) as stream:
+        number = 0
+        async for _ in stream:
+            number += 1
+            if number == leave_after:
+                return "left early"
+            if pause:
+                await asyncio.sleep(pause)
+    return "finished"
+
+
+async def _watch(report: Report, began: float) -> None:
+    """Memory and sockets once a second; the heartbeat fifty times."""
+    loop = asyncio.get_running_loop()
+    sampled = 0.0
+    while True:
+        asked = loop.time()
+        await asyncio.sleep(0.02)
+        report.lags.append(loop.time() - asked - 0.02)
+        if loop.time() - sampled >= 1.0:
+            sampled = loop.time()
+            del report.lags[:-100_000]
+            report.memory.append((sampled - began, _resident()))
+            report.sockets.append(open_sockets())
+
+
+def _resident() -> float:
+    """MiB; 0 where there is no ``/proc``."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+async def _cancel(environment: dict[str, str], count: int) -> None:
+    before, began = open_sockets(), time.monotonic()
+    async with Rig(environment) as rig:
+        outcomes = await random_cancellations(rig, count, seed=11)
+        kept = rig.connections[0]
+    counts = ", ".join(f"{name} {times}" for name, times in outcomes.most_common())
+    print(
+        f"{count} cancellations in {time.monotonic() - began:.0f} s: {counts}; at rest after each sixteen, "
+        f"{kept} connections pooled at the end, sockets {before} before and {open_sockets()} after",
+        flush=True,
+    )
+    assert open_sockets() == before
+
+
+def main() -> int:
+    """The long form."""
+    parser = argparse.ArgumentParser(description="Soak: streams with random faults, and cancellations.")
+    parser.add_argument("minutes", type=float, nargs="?", default=30.0)
+    parser.add_argument("--streams", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cancellations", type=int, default=10_000)
+    options = parser.parse_args()
+    with EmulatorProcess() as server:
+        if options.cancellations:
+            asyncio.run(_cancel(server.environment, options.cancellations))
+            gc.collect()
+        report = asyncio.run(
+            soak(server.environment, seconds=options.minutes * 60, streams=options.streams, seed=options.seed)
+        )
+    print(report)
+    # A slope over a few minutes is mostly noise.
+    grew = options.minutes >= 10 and report.slope > 1.0
+    return 1 if report.untyped or report.late or grew or report.sockets_after > report.sockets_before else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
