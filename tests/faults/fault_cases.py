@@ -131,7 +131,7 @@ def _asynchronous(column: Column, call: str, arguments: dict[str, Any]) -> Obser
                     return await provider.chat("Hi")
                 async with provider.generate_text_stream("Hi") as stream:
                     async for piece in stream:
-                        pieces.append(piece)
+                        pieces.append(piece)  # what came before an error counts
                 return stream.response
         finally:
             if client is not None:
@@ -149,7 +149,7 @@ def _blocking(column: Column, call: str, arguments: dict[str, Any]) -> Observati
                 return provider.chat("Hi")
             with provider.generate_text_stream("Hi") as stream:
                 for piece in stream:
-                    pieces.append(piece)
+                    pieces.append(piece)  # noqa: PERF402 # what came before an error counts
             return stream.response
 
     return _outcome(run, pieces)
@@ -159,10 +159,14 @@ def _outcome(run: Any, pieces: list[str]) -> Observation:
     try:
         response = run()
     except ApexLlmError as error:
-        if isinstance(error, StreamInterruptedError) and error.partial is not None:
-            assert error.partial.text == "".join(pieces), "partial is not what was delivered"
-        assert str(error).strip()
-        return Observation(_seen_error(error), "".join(pieces), error)
+        caught = error
+    else:
+        caught = None
+    if caught is not None:
+        if isinstance(caught, StreamInterruptedError) and caught.partial is not None:
+            assert caught.partial.text == "".join(pieces), "partial is not what was delivered"
+        assert str(caught).strip()
+        return Observation(_seen_error(caught), "".join(pieces), caught)
     # Sorted, since blocks that overlap are put in order at the end.
     if pieces:
         assert sorted(response.text) == sorted("".join(pieces))

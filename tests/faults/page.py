@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PAGE", "render"]
+__all__ = ["ELSEWHERE", "PAGE", "render"]
 
 import re
 import sys
@@ -19,6 +19,15 @@ from apex_llm.emulator import FAULTS, PORT_FAULTS, Fault  # noqa: E402
 
 PAGE = HERE.parents[1] / "docs" / "reference" / "faults.md"
 _TEST = re.compile(r"^(?:async )?def test_rows?_([\d_]+?)_([a-z]\w+)\(", re.MULTILINE)
+
+ELSEWHERE = {
+    39: ("tests/transport/test_retry.py", "test_two_hundred_clients_told_the_same_second_do_not_return_together"),
+    61: ("tests/credentials/test_cached_credentials.py", "test_the_old_value_serves_while_its_source_is_down"),
+    69: ("tests/sync/test_process_life.py", "test_ctrl_c_in_the_middle_of_a_stream_keeps_what_arrived"),
+    70: ("tests/sync/test_process_life.py", "test_exit_with_open_streams_is_quick_and_quiet"),
+    72: ("tests/keys/test_key_store_crashes.py", "test_a_disk_that_refuses_leaves_the_store_byte_for_byte"),
+}
+"""Rows that other rooms hold: file and test."""
 
 _HEAD = """\
 # Faults, and what you see of them
@@ -97,6 +106,7 @@ def _tests() -> list[tuple[str, str]]:
         for numbers, name in _TEST.findall(path.read_text("utf-8")):
             rows = ", ".join(str(int(number)) for number in numbers.split("_"))
             found.append((rows, name.replace("_", " ")))
+    found += [(str(row), name.removeprefix("test_").replace("_", " ")) for row, (_, name) in ELSEWHERE.items()]
     return sorted(found, key=lambda pair: [int(number) for number in pair[0].split(", ")])
 
 

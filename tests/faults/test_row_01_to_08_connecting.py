@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import socket
 import ssl
 import threading
@@ -191,11 +192,9 @@ def served(certificate: trustme.LeafCert) -> ssl.SSLContext:
 
 @pytest.fixture
 def tls_emulator(request: pytest.FixtureRequest, authority: trustme.CA, emulator: Emulator) -> Iterator[Emulator]:
-    import datetime
-
     match request.param:
         case "expired":
-            past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+            past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
             certificate = authority.issue_cert("localhost", "127.0.0.1", not_before=past, not_after=past)
         case "wrong host":
             certificate = authority.issue_cert("elsewhere.test")
