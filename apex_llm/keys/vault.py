@@ -134,8 +134,8 @@ class Vault:
             self._check_absence([])
             return None
 
-    def _load(self, directory: Directory) -> _Loaded | None:
-        self._cached = None
+    def _load(self, directory: Directory, *, to_change: bool = False) -> _Loaded | None:
+        """Read and check the store. With ``to_change`` the document is the caller's own, and not the cached one."""
         # Before the file: a writer that comes between must make the store look newer, never older.
         anchored = self._anchor.read() if self._anchor is not None else None
         found = directory.read(STORE_FILE, limit=MAX_FILE_BYTES)
@@ -147,9 +147,14 @@ class Vault:
         document = read_document(self._decrypted(content, what), what=what)
         self._check_generation(document, anchored)
         self._known = (document.store_id, document.generation)
+        if not to_change:
+            self._remember(signature, document)
+        return _Loaded(document, content, signature)
+
+    def _remember(self, signature: Signature, document: Document) -> None:
+        self._known = (document.store_id, document.generation)
         self._cached = (signature, document)
         self._tell_loaded(document)
-        return _Loaded(document, content, signature)
 
     def _check_absence(self, names: Sequence[str], anchored: str | None = None) -> None:
         """Somebody took the store away, or it was never there: not the same thing."""
@@ -298,9 +303,8 @@ class Vault:
         with self._guarded(), self._transaction() as (directory, loaded):
             if loaded is None:
                 raise self._no_store()
-            document = read_document(write_document(loaded.document), what=self._store_path)
-            result = apply(document)
-            self._save(directory, document, loaded if backup else None)
+            result = apply(loaded.document)
+            self._save(directory, loaded.document, loaded if backup else None)
             return result
 
     def _no_store(self) -> KeyStoreError:
@@ -316,7 +320,7 @@ class Vault:
                 Directory.opened(self.path, self._layer, create=create) as directory,
                 directory.locked(_LOCK_FILE, timeout=self._lock_timeout, taken=self._remember_lock, sleep=self._sleep),
             ):
-                yield directory, self._load(directory)
+                yield directory, self._load(directory, to_change=True)
         except FileNotFoundError:
             self._check_absence([])
             raise self._no_store() from None
@@ -351,7 +355,6 @@ class Vault:
         except BaseException:
             directory.discard(temporary)
             raise
-        self._cached = None
         self._known = (document.store_id, document.generation)
         try:
             directory.sync()
@@ -363,7 +366,8 @@ class Vault:
                 self._anchor.write(f"{document.store_id}:{document.generation}")
             except Exception as error:  # noqa: BLE001 - an anchor that lags behind only promises less
                 _LOG.warning("The anchor of the key store could not be written (%s).", type(error).__name__)
-        self._load(directory)
+        with contextlib.suppress(OSError):  # the next reader opens it, and says what is wrong
+            self._remember(signature_of(self._layer.look(self._store_path)), document)
 
     def _keep(self, directory: Directory, content: bytes) -> None:
         """Make ``content`` the newest backup. Copied, not linked: a store has one name."""
@@ -397,7 +401,7 @@ class Vault:
             with self._transaction() as (directory, loaded):
                 if loaded is None or self._identities != former:
                     raise KeyStoreError("The master key was rotated by another process meanwhile.", hint="Try again.")
-                document = read_document(write_document(loaded.document), what=self._store_path)
+                document = loaded.document
                 recipients = document.recipients
                 recipients.retiring = [recipients.primary] if keep_former else []
                 recipients.primary = recipient_of(new)
