@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["ClaudeTraits", "bare_model_id", "claude_traits", "claude_version", "vendor"]
 
+import functools
 import re
 from typing import Literal
 
@@ -19,6 +20,7 @@ _TRANSPARENT_RESOURCES = frozenset({"foundation-model", "inference-profile", "cu
 _CONTEXT_SUFFIX = re.compile(r"(:\d+):\w+$")
 
 
+@functools.lru_cache(maxsize=512)  # pure, and asked for several times by every call
 def bare_model_id(model_id: str) -> str:
     """The foundation model's id: no ARN around it, no geography before it, no context suffix after it.
 
@@ -95,6 +97,7 @@ def claude_version(model_id: str) -> tuple[str, int, int] | None:
     return name.removeprefix("claude-").partition("-")[0], 99, 0
 
 
+@functools.lru_cache(maxsize=512)
 def claude_traits(model_id: str) -> ClaudeTraits | None:
     """What this Claude takes; ``None`` where the id is not that of a Claude."""
     parsed = claude_version(model_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["AzureOpenAIProvider"]
 
+import functools
 import logging
 import os
 import ssl
@@ -263,11 +264,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
         profile = profile_for(surface.api_version, resolved.family or None)
         refused = self._refused.get(resolved.model)
         codec = OpenAIChatCodec(_without(profile, refused) if refused else profile)
-        segment = path_segment(resolved.model, what="deployment", hint=_DEPLOYMENT_HINT)
-        if "/" in resolved.model:
-            raise InvalidRequestError(
-                f"The deployment contains a slash ({resolved.model[:80]!r}).", phase="prepare", hint=_DEPLOYMENT_HINT
-            )
+        segment = _deployment_segment(resolved.model)
         if request.model != resolved.model:
             request = msgspec.structs.replace(request, model=resolved.model)
         body, warnings = codec.encode(request, stream=stream)
@@ -385,6 +382,15 @@ class AzureOpenAIProvider(BaseLlmProvider):
             return await read_body(await plane.send(outgoing))
 
         return await self._attempts(plane, request, self._deadline(self._timeout), understand)
+
+
+@functools.lru_cache(maxsize=512)  # pure: the same few deployments, call after call
+def _deployment_segment(deployment: str) -> str:
+    if "/" in deployment:
+        raise InvalidRequestError(
+            f"The deployment contains a slash ({deployment[:80]!r}).", phase="prepare", hint=_DEPLOYMENT_HINT
+        )
+    return path_segment(deployment, what="deployment", hint=_DEPLOYMENT_HINT)
 
 
 def _without(profile: OpenAIChatProfile, refused: frozenset[str]) -> OpenAIChatProfile:

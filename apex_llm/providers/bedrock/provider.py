@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["BedrockProvider"]
 
+import functools
 import logging
 import os
 import ssl
@@ -393,6 +394,7 @@ def _retry_policy(environ: Mapping[str, str]) -> RetryPolicy:
     return RetryPolicy(max_attempts=int(text))
 
 
+@functools.lru_cache(maxsize=512)  # pure: the same few models, call after call
 def _model_segment(model: str) -> str:
     if "/" in model and not model.startswith("arn:"):
         raise InvalidRequestError(f"The model id contains a slash ({model[:80]!r}).", phase="prepare", hint=_MODEL_HINT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["Family", "family_of", "family_reasoning", "family_top_k"]
 
+import functools
 from typing import Any
 
 import msgspec
@@ -42,6 +43,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         return self.id or "this model"
 
 
+@functools.lru_cache(maxsize=512)  # pure, and the same few models call after call
 def family_of(model: str) -> Family:
     """The family behind a model id or ARN."""
     bare, maker = bare_model_id(model), vendor(model)
