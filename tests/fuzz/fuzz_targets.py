@@ -45,7 +45,7 @@ from apex_llm.codecs.failures import (
     unexpected_content,
 )
 from apex_llm.codecs.framing import ChunkFraming, EventStreamFraming, SseFraming
-from apex_llm.codecs.replay import events_of
+from apex_llm.codecs.replay import ReplayCodec, WholeBodyFraming, events_of
 from apex_llm.errors import ApexLlmError
 from apex_llm.protocol.backoff import clock_offset, retry_after_hint
 from apex_llm.protocol.eventstream import EventStreamDecoder
@@ -255,6 +255,12 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("claude stream", 10, _mutated_claude_stream, partial(_read_stream, ChunkFraming, AnthropicMessagesCodec())),
     Target("chat stream", 10, _of(chat_streams, mutate_sse), partial(_read_stream, SseFraming, OpenAIChatCodec())),
+    Target(
+        "replayed answer",
+        4,
+        _of(partial(bodies, "converse"), mutate_json),
+        partial(_read_stream, WholeBodyFraming, ReplayCodec(BedrockConverseCodec())),
+    ),
     Target("http/1.1 parser", 20, lambda dice: mutate_http(http_answer(dice), dice), _http),
     Target("failure mapping", 10, _of(refusals, mutate_json), _failures),
     Target("retry-after", 10, lambda dice: mutate_bytes(dice.choice(WAITS), dice), _waits),
