@@ -14,6 +14,7 @@ import os
 import random
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -284,15 +285,21 @@ class Directory:
             self._let_go(descriptor)
 
     def _wait_for_lock(self, descriptor: int, name: str, timeout: float, sleep: Callable[[float], None]) -> None:
-        deadline = time.monotonic() + timeout
-        while not self._layer.lock(descriptor):
-            if time.monotonic() >= deadline:
-                raise LockedError(
-                    f"{self.full(name)} was held by another process for {timeout:g} seconds.",
-                    hint="Try again. If nothing else uses the store, look for a process that hangs.",
-                )
-            # Drawn, so that several waiting processes do not come back in step.
-            sleep(random.uniform(0.0005, 0.003))
+        if self._layer.lock(descriptor):
+            return
+        if sys.platform != "win32":
+            if _LockWaiter(self._layer, descriptor).wait(timeout):
+                return
+        else:
+            deadline = time.monotonic() + timeout
+            while time.monotonic() < deadline:
+                sleep(random.uniform(0.0005, 0.003))
+                if self._layer.lock(descriptor):
+                    return
+        raise LockedError(
+            f"{self.full(name)} was held by another process for {timeout:g} seconds.",
+            hint="Try again. If nothing else uses the store, look for a process that hangs.",
+        )
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Generator[int]:
@@ -320,3 +327,43 @@ class Directory:
                     self._layer.unlock(descriptor)
         finally:
             self._let_go(descriptor)
+
+
+class _LockWaiter:
+    """Waits for a file lock in the kernel's queue, which is fair, and gives up after a while, which the kernel cannot.
+
+    A thread waits on a copy of the descriptor: the lock belongs to the open file and so to both.
+    """
+
+    def __init__(self, layer: OsLayer, descriptor: int) -> None:
+        self._layer = layer
+        self._copy = layer.duplicate(descriptor)
+        self._settled = threading.Event()
+        self._mutex = threading.Lock()
+        self._given_up = False
+        self._error: OSError | None = None
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the lock was had in time. Raises what the system call raised."""
+        threading.Thread(target=self._work, name="apex_llm-keys-lock", daemon=True).start()
+        try:
+            self._settled.wait(seconds)
+        finally:
+            with self._mutex:
+                self._given_up = not self._settled.is_set()
+        if self._error is not None:
+            raise self._error
+        return not self._given_up
+
+    def _work(self) -> None:
+        try:
+            self._layer.lock_waiting(self._copy)
+        except OSError as error:
+            self._error = error
+        with self._mutex:
+            if self._given_up and self._error is None:
+                with contextlib.suppress(OSError):
+                    self._layer.unlock(self._copy)
+            self._settled.set()
+        with contextlib.suppress(OSError):
+            self._layer.close(self._copy)

@@ -142,6 +142,10 @@ class OsLayer:
 
             fcntl.flock(descriptor, fcntl.LOCK_EX)
 
+    def duplicate(self, descriptor: int) -> int:
+        """Another descriptor of the same open file, which shares its lock."""
+        return os.dup(descriptor)
+
     def unlock(self, descriptor: int) -> None:
         """Give the lock back. Said aloud, because a forked child may hold a copy of the descriptor."""
         if sys.platform == "win32":

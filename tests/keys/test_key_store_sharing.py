@@ -192,3 +192,16 @@ def test_the_lock_of_a_parent_that_was_killed_does_not_live_on_in_its_children(h
         fresh(home, lock_timeout=1).set_api_key("service", "value")
     finally:
         os.kill(child, 9)
+
+
+def test_a_lock_that_nobody_waits_for_any_more_is_given_back_when_it_comes(manager: ApiKeyManager, home: Path) -> None:
+    """Who gave up must not hold the lock later on, when the kernel's queue reaches it."""
+    with (
+        Directory.opened(home, OsLayer()) as directory,
+        directory.locked("store.lock", timeout=1, taken=lambda _: None, sleep=time.sleep),
+    ):
+        for _ in range(3):
+            with pytest.raises(LockedError):
+                fresh(home, lock_timeout=0.02).set_api_key("service", "value")
+    fresh(home, lock_timeout=5).set_api_key("service", "value")
+    assert not [thread for thread in threading.enumerate() if thread.name == "apex_llm-keys-lock" and thread.is_alive()]
