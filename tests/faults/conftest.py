@@ -24,7 +24,7 @@ SEED = int(os.environ.get("APEX_LLM_FAULT_SEED", "1"))
 Play = Callable[..., list[Observation]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _fault_emulator() -> Iterator[Emulator]:
     with Emulator(fault_seed=SEED) as emulator:
         yield emulator
