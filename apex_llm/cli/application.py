@@ -17,6 +17,7 @@ from apex_llm._version import __version__
 from apex_llm.cli.demo import demo
 from apex_llm.cli.emulate import emulate
 from apex_llm.cli.exit_codes import ExitCode, exit_code_for
+from apex_llm.cli.keys import keys
 from apex_llm.errors import ApexLlmError
 
 
@@ -28,6 +29,7 @@ def application() -> None:
 
 application.add_command(demo)
 application.add_command(emulate)
+application.add_command(keys)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -11,11 +11,14 @@ from apex_llm.errors import (
     AuthenticationError,
     ContentFilteredError,
     IdleTimeoutError,
+    KeyAccessDeniedError,
     MissingCredentialsError,
     ModelTimeoutError,
+    NoUnlockerError,
     PermissionDeniedError,
     RateLimitError,
     RequestTimeoutError,
+    WrongPassphraseError,
 )
 
 
@@ -36,6 +39,8 @@ def exit_code_for(error: ApexLlmError) -> ExitCode:
     """The code that tells a script what kind of error it was."""
     match error:
         case AuthenticationError() | PermissionDeniedError() | MissingCredentialsError():
+            return ExitCode.AUTHENTICATION
+        case KeyAccessDeniedError() | WrongPassphraseError() | NoUnlockerError():
             return ExitCode.AUTHENTICATION
         case RateLimitError():
             return ExitCode.RATE_LIMIT
