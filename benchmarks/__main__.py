@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="name", help=f"which to run: {', '.join(BENCHMARKS)} (all)")
     parser.add_argument("--quick", action="store_true", help="one small round in under a minute; writes nothing")
-    parser.add_argument("--rounds", type=int, help="how often each case is measured (5)")
+    parser.add_argument("--rounds", type=int, help="how often each case is measured (7)")
     given = parser.parse_args(arguments)
     names = [name.removesuffix(".py").rpartition("/")[2].removeprefix("bench_") for name in given.names]
     if unknown := [name for name in names if name not in BENCHMARKS]:
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     results, problems = run(
         names or BENCHMARKS,
         plan=_QUICK if given.quick else Plan(),
-        rounds=given.rounds or (1 if given.quick else 5),
+        rounds=given.rounds or (1 if given.quick else 7),
         command=command,
         skip=_QUICK_SKIPS if given.quick else (),
     )

@@ -12,6 +12,7 @@ from benchmarks.harness import Benchmark, Case, Figures, Host, Plan, in_child
 from benchmarks.load import loaded, pieces_of, streams
 
 _WIDTHS = {"one": 1, "fifty": 50}
+_SHORT = "bench.burst-16"
 
 
 def measure_here(case: Case, plan: Plan, port: int) -> Figures:
@@ -21,12 +22,24 @@ def measure_here(case: Case, plan: Plan, port: int) -> Figures:
         figures: Figures = {}
         client = clients.make(case.wire, case.variant, port=port, width=max(_WIDTHS.values()))
         for name, width in _WIDTHS.items():
-            load = partial(_load, client, f"bench.burst-{plan.pieces}", width, plan.pieces)
-            figures[f"{case.wire}_{name}"] = await loaded(load, plan=plan, port=port, width=width, units=plan.pieces)
-        pieces, width = pieces_of(plan.paced), _WIDTHS["fifty"]
-        load = partial(_load, client, f"bench.{plan.paced}", width, pieces)
-        # Connections are warm; one round of streams is the measurement.
-        figures[f"{case.wire}_paced"] = await loaded(load, plan=plan, port=port, width=0, units=pieces, count=width)
+            figures[f"{case.wire}_{name}"] = await loaded(
+                partial(_load, client, f"bench.burst-{plan.pieces}", width),
+                plan=plan,
+                port=port,
+                width=width,
+                units=plan.pieces,
+                warm_up=partial(_load, client, _SHORT, width),
+            )
+        width = _WIDTHS["fifty"]
+        figures[f"{case.wire}_paced"] = await loaded(
+            partial(_load, client, f"bench.{plan.paced}", width),
+            plan=plan,
+            port=port,
+            width=width,
+            units=pieces_of(plan.paced),
+            count=width,
+            warm_up=partial(_load, client, _SHORT, width),
+        )
         if not client.blocking:
             await client.close()
         return figures
@@ -34,8 +47,8 @@ def measure_here(case: Case, plan: Plan, port: int) -> Figures:
     return asyncio.run(main())
 
 
-async def _load(client: object, model: str, width: int, pieces: int, count: int) -> None:
-    await streams(client, model, count=count, width=width, pieces=pieces)
+async def _load(client: object, model: str, width: int, count: int) -> None:
+    await streams(client, model, count=count, width=width, pieces=pieces_of(model.removeprefix("bench.")))
 
 
 def _measure(case: Case, plan: Plan, host: Host) -> Figures:

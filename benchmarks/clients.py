@@ -233,7 +233,7 @@ class _Openai:
         from openai import AsyncAzureOpenAI
 
         self._client: Any = AsyncAzureOpenAI(
-            azure_endpoint=f"http://{host}:{port}", api_key=API_KEY, api_version=API_VERSION
+            azure_endpoint=f"http://{host}:{port}", api_key=API_KEY, api_version=API_VERSION, timeout=120
         )
 
     async def call(self, model: str) -> str:

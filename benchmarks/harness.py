@@ -32,7 +32,7 @@ Figures: TypeAlias = dict[str, dict[str, float]]
 class Plan:
     """How much is measured."""
 
-    seconds: float = 0.5
+    seconds: float = 0.25
     """CPU time that one figure should be taken over."""
     most: int = 20_000
     """Never more calls or streams than this for one figure."""

@@ -117,7 +117,7 @@ def lists_table(results: Mapping[str, Result]) -> str:
                     f"| {variant} | {_number(value)} | {'' if times is None or variant == OURS else _times(times)} "
                     f"| {_number(cpu)} |"
                 )
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def bars_table(results: Mapping[str, Result]) -> str:
@@ -140,7 +140,7 @@ def bars_table(results: Mapping[str, Result]) -> str:
             value = ratio(one, bar.metric, bar.variant, bar.against)
             words = f"{bar.words}: times the {bar.against}"
             lines += _bar_line(words, f"≤ {bar.most:g}", value, value is not None and value <= bar.most, bar.most)
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _bar_line(words: str, wanted: str, value: float | None, met: bool, bar: float) -> list[str]:
@@ -170,6 +170,11 @@ def conditions(results: Mapping[str, Result]) -> str:
         f"- {machine['python']} on {place}; {pinned}.",
         f"- {named}.",
     ]
+    if machine["load_before"] > machine["cores"] / 2:
+        lines.append(
+            "- **The machine was busy with other work.** CPU times are too high for all, wall times (first piece, start, "
+            "gap) are those of a queue; only ratios of CPU times say something. Run it again on a quiet machine."
+        )
     if busiest is not None:
         lines.append(f"- The server was busy for at most {busiest:.0%} of the time of any measurement.")
     if heavy is not None:

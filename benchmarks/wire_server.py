@@ -9,8 +9,8 @@ That it is not what limits a measurement is checked in every run: it tells its o
 ``/cpu``, and each result holds ``server_us`` beside the client's figure, and ``server_busy``, its share
 of the wall time; the runner refuses a result in which it was busy for over 95 % of the time. A loop
 over ``epoll`` with one ``recv`` and one ``send`` for each answer costs less than any asyncio client can:
-against ``limit``, the leanest client, at 100 calls at a time it uses about half of the CPU time that
-``limit`` uses, and for streams a small fraction, since a whole burst is one buffer.
+for 100 calls at a time it uses about a third of the CPU time that ``limit``, the leanest client, uses, and
+for streams less than a tenth, since a whole burst is one buffer.
 """
 
 from __future__ import annotations
