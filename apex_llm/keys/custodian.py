@@ -222,11 +222,12 @@ class Custodian:
         value: Value | None = None,
     ) -> T:
         """Apply a change, save it, and write its line in the audit log."""
-        if self._may_create and self._vault.snapshot() is None:
+        # Looking is enough: reading it here would be done again under the lock.
+        if self._may_create and not self._vault.is_there() and self._vault.snapshot() is None:
             self._vault.create(recovery=None, may_exist=True)
             self._note(self._vault.snapshot(), "create")
         result = self._vault.change(apply)
-        self._note(self._vault.snapshot(), operation, service=service, plugin=plugin, value=value, done=True)
+        self._note(self._vault.latest, operation, service=service, plugin=plugin, value=value, done=True)
         return result
 
     def _note(

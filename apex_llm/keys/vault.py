@@ -120,6 +120,19 @@ class Vault:
         """Whether the store has been opened by this process."""
         return self._cached is not None
 
+    @property
+    def latest(self) -> Document | None:
+        """The store as this process last saw it, without a look at the disk."""
+        return None if self._cached is None else self._cached[1]
+
+    def is_there(self) -> bool:
+        """Whether there is a file by the store's name; whether it opens is another matter."""
+        try:
+            self._layer.look(self._store_path)
+        except OSError:
+            return False
+        return True
+
     def forget(self) -> None:
         """Drop keys and contents from memory, as far as Python allows; the next use unlocks again."""
         with self._guarded():
