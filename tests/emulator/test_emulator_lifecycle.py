@@ -11,16 +11,21 @@ from apex_llm.emulator import Emulator
 from apex_llm.errors import ConfigurationError
 
 
+def _since(before: set[threading.Thread]) -> set[threading.Thread]:
+    return set(threading.enumerate()) - before
+
+
 async def test_it_runs_beside_the_event_loop_and_leaves_nothing_behind() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
 
     async with Emulator() as emulator:
         answer = Wire(emulator).chat()
-        assert any(thread.name == "apex-llm-emulator" for thread in threading.enumerate())
+        assert [thread.name for thread in _since(before)].count("apex-llm-emulator") == 1
 
     assert answer.status == 200
-    assert not any(thread.name == "apex-llm-emulator" for thread in threading.enumerate())
-    assert threading.active_count() <= before + 1  # the executor that started it keeps one
+    left = [thread.name for thread in _since(before)]
+    assert "apex-llm-emulator" not in left
+    assert len(left) <= 1  # the executor that started it keeps one
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(emulator.url.rpartition(":")[2])), timeout=1).close()
 
