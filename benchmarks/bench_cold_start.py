@@ -10,7 +10,6 @@ import time
 from benchmarks.clients import API_KEY, API_VERSION, CREDENTIALS, REGION
 from benchmarks.harness import Benchmark, Case, Figures, Host, Plan, spawn
 
-_REPEATS = 3
 _MODEL = "bench.call"
 _ASYNC = """
 import asyncio
@@ -76,7 +75,7 @@ _PROGRAMS = {
 
 def _measure(case: Case, plan: Plan, host: Host) -> Figures:
     head = f"HOST, PORT = '127.0.0.1', {host.port}\nURL = 'http://127.0.0.1:{host.port}'\n"
-    runs = [_one(head + _PROGRAMS[case.variant], host) for _ in range(_REPEATS)]
+    runs = [_one(head + _PROGRAMS[case.variant], host) for _ in range(plan.starts)]
     return {"cold": min(runs, key=lambda run: run["value"])}
 
 

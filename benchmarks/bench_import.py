@@ -22,12 +22,11 @@ _STATEMENTS = {
     "boto3": "import boto3",
     "openai": "import openai",
 }
-_REPEATS = 3
 
 
 def _measure(case: Case, plan: Plan, host: Host) -> Figures:
     statement = _STATEMENTS[case.variant]
-    runs = [_one(statement, host) for _ in range(_REPEATS)]
+    runs = [_one(statement, host) for _ in range(plan.starts)]
     return {"import": min(runs, key=lambda run: run["value"])}
 
 

@@ -43,6 +43,8 @@ class Plan:
     """Streams beside the heartbeat."""
     trickle: str = "paced-50x50"
     """How each of them is sent."""
+    starts: int = 3
+    """Processes started for one figure of a start, of which the best counts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,10 @@ def rewritten(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
         "bars": bars_table(results),
     }
     for name, table in sections.items():
-        marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-        text = marked.sub(lambda found, table=table: f"{found[1]}\n{table}\n{found[2]}", text)
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text, found = marked.subn(lambda match, table=table: f"{match[1]}\n{table}\n\n{match[2]}", text)
+        if not found:
+            raise ValueError(f"The page has no place marked {name!r}.")
     return text
 
 

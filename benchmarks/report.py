@@ -172,8 +172,8 @@ def conditions(results: Mapping[str, Result]) -> str:
     ]
     if machine["load_before"] > machine["cores"] / 2:
         lines.append(
-            "- **The machine was busy with other work.** CPU times are too high for all, wall times (first piece, start, "
-            "gap) are those of a queue; only ratios of CPU times say something. Run it again on a quiet machine."
+            "- **The machine was busy with other work.** CPU times are too high for all, wall times (first piece, "
+            "start, gap) are those of a queue; only ratios of CPU times say something. Run it again on a quiet machine."
         )
     if busiest is not None:
         lines.append(f"- The server was busy for at most {busiest:.0%} of the time of any measurement.")

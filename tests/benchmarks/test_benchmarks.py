@@ -17,7 +17,7 @@ from benchmarks.payloads import BEDROCK_BODY, TEXT
 from benchmarks.report import BARS, bars_table, conditions, figures_table, lists_table
 from benchmarks.runner import BENCHMARKS, read_results, run, write_results
 
-_TINY = Plan(seconds=0.001, most=4, pieces=5, paced="paced-3x1", streams=4, trickle="paced-4x2")
+_TINY = Plan(seconds=0.001, most=4, pieces=5, paced="paced-3x1", streams=4, trickle="paced-4x2", starts=1)
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +222,4 @@ def test_the_page_shows_the_results_that_are_kept() -> None:
     assert set(results) == set(BENCHMARKS)
     assert page.rewritten(text, results) == text
     assert text.count("<!-- /") == 4
+    assert text.count("\n|---|") == 3
