@@ -22,6 +22,7 @@ from apex_llm.codecs.failure_details import (
     status_phrase,
     unexpected_redirect,
 )
+from apex_llm.codecs.lazy_pattern import LazyPattern
 from apex_llm.errors import (
     ApexLlmError,
     AuthenticationError,
@@ -104,20 +105,20 @@ _DECISIVE: Final = frozenset({
     ContentFilteredError, ContextWindowExceededError, QuotaExceededError, PermissionDeniedError, ModelNotFoundError,
 })  # fmt: skip
 
-_TOO_LONG = re.compile(
+_TOO_LONG = LazyPattern(
     r"maximum context length|context_length_exceeded|exceeds? the context window|maximum input (?:length|tokens)",
     re.IGNORECASE,
 )
-_RETRY_AFTER = re.compile(
+_RETRY_AFTER = LazyPattern(
     r"\b(?:retry|try again) (?:after|in) (\d{1,9}(?:\.\d{1,9})?) ?(milliseconds|ms|s)?", re.IGNORECASE
 )
-_FLAGGED = re.compile(r"flagged as potentially violating|content management policy", re.IGNORECASE)
-_API_VERSION = re.compile(r"api[- ]versions?\b", re.IGNORECASE)
-_UNRECOGNISED = re.compile(r"unrecognized request arguments? supplied: (\w+)", re.IGNORECASE)
-_RETIRED = re.compile(r"deprecated|retired", re.IGNORECASE)
-_MANY = re.compile(r"too many requests|rate limit|high demand", re.IGNORECASE)
-_TROUBLE = re.compile(r"server (?:had an )?error|unavailable|overloaded|internal error", re.IGNORECASE)
-_QUOTA_TEXT = re.compile(r"exceeded your current quota", re.IGNORECASE)
+_FLAGGED = LazyPattern(r"flagged as potentially violating|content management policy", re.IGNORECASE)
+_API_VERSION = LazyPattern(r"api[- ]versions?\b", re.IGNORECASE)
+_UNRECOGNISED = LazyPattern(r"unrecognized request arguments? supplied: (\w+)", re.IGNORECASE)
+_RETIRED = LazyPattern(r"deprecated|retired", re.IGNORECASE)
+_MANY = LazyPattern(r"too many requests|rate limit|high demand", re.IGNORECASE)
+_TROUBLE = LazyPattern(r"server (?:had an )?error|unavailable|overloaded|internal error", re.IGNORECASE)
+_QUOTA_TEXT = LazyPattern(r"exceeded your current quota", re.IGNORECASE)
 
 _HOPELESS_WAIT = 86_400.0
 """Deployments without any quota ask for 86400 seconds."""

@@ -24,6 +24,7 @@ from apex_llm.codecs.failure_details import (
     status_phrase,
     unexpected_redirect,
 )
+from apex_llm.codecs.lazy_pattern import LazyPattern
 from apex_llm.errors import (
     ApexLlmError,
     AuthenticationError,
@@ -214,10 +215,10 @@ def _verdict_by_name(key: str) -> _Verdict:
     return ApexLlmError, False
 
 
-_MANY = re.compile(r"too many (?:requests|tokens|connections)|rate exceeded|throttl", re.IGNORECASE)
-_SERVER_TROUBLE = re.compile(r"internal server error|unavailable|unable to process|overloaded", re.IGNORECASE)
-_PER_DAY = re.compile(r"\bper day\b|\bdaily\b", re.IGNORECASE)
-_TOO_LONG = re.compile(
+_MANY = LazyPattern(r"too many (?:requests|tokens|connections)|rate exceeded|throttl", re.IGNORECASE)
+_SERVER_TROUBLE = LazyPattern(r"internal server error|unavailable|unable to process|overloaded", re.IGNORECASE)
+_PER_DAY = LazyPattern(r"\bper day\b|\bdaily\b", re.IGNORECASE)
+_TOO_LONG = LazyPattern(
     r"input is too long|too many input tokens|prompt is too long|(?:maximum|max) context length"
     r"|exceeds? the (?:model.?s )?(?:maximum )?(?:context|number of input tokens|input token)"
     r"|context (?:window|limit)|input (?:length|tokens).{0,60}exceed"
@@ -225,18 +226,18 @@ _TOO_LONG = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 # The apostrophe of the service is U+2019; some proxies write an ASCII one.
-_ON_DEMAND = re.compile(r"on-demand throughput isn.{1,6}t supported", re.IGNORECASE)
-_BAD_IDENTIFIER = re.compile(r"model identifier is invalid|model is not (?:supported|found)", re.IGNORECASE)
-_BAD_KEY = re.compile(
+_ON_DEMAND = LazyPattern(r"on-demand throughput isn.{1,6}t supported", re.IGNORECASE)
+_BAD_IDENTIFIER = LazyPattern(r"model identifier is invalid|model is not (?:supported|found)", re.IGNORECASE)
+_BAD_KEY = LazyPattern(
     r"api key is valid|invalid api key|bearer token (?:has expired|is)|api key has expired", re.IGNORECASE
 )
-_STREAMED_TOOLS = re.compile(r"tool use in streaming mode", re.IGNORECASE)
-_NOT_COUNTED = re.compile(r"doesn.t support counting tokens", re.IGNORECASE)
-_RETIRED = re.compile(r"end of its life|marked by provider as legacy", re.IGNORECASE)
-_USE_CASE = re.compile(r"use case", re.IGNORECASE)
-_MARKETPLACE = re.compile(r"marketplace", re.IGNORECASE)
-_SAMPLING = re.compile(r"temperature|top_p|top_k|topP", re.IGNORECASE)
-_CANONICAL = re.compile(r"\s*The Canonical String.*", re.IGNORECASE | re.DOTALL)
+_STREAMED_TOOLS = LazyPattern(r"tool use in streaming mode", re.IGNORECASE)
+_NOT_COUNTED = LazyPattern(r"doesn.t support counting tokens", re.IGNORECASE)
+_RETIRED = LazyPattern(r"end of its life|marked by provider as legacy", re.IGNORECASE)
+_USE_CASE = LazyPattern(r"use case", re.IGNORECASE)
+_MARKETPLACE = LazyPattern(r"marketplace", re.IGNORECASE)
+_SAMPLING = LazyPattern(r"temperature|top_p|top_k|topP", re.IGNORECASE)
+_CANONICAL = LazyPattern(r"\s*The Canonical String.*", re.IGNORECASE | re.DOTALL)
 
 
 def _refined(key: str, kind: type[ApexLlmError], retryable: bool, found: ErrorBody) -> tuple[type[ApexLlmError], bool]:  # noqa: FBT001

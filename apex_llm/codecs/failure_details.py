@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from apex_llm.codecs.json_text import decode_json
+from apex_llm.codecs.lazy_pattern import LazyPattern
 from apex_llm.errors import (
     ApexLlmError,
     AuthenticationError,
@@ -46,7 +47,7 @@ from apex_llm.errors import (
 _LONGEST_MESSAGE = 2048
 _LONGEST_PARSED = 1 << 20
 
-_SECRETS = re.compile(
+_SECRETS = LazyPattern(
     r"""
     (?P<kept>\b(?:authorization|x-amz-security-token|api-key|x-api-key|ocp-apim-subscription-key|x-amz-signature
                |aws_secret_access_key|secret_?access_?key|session_?token|access_token|client_secret|password)
@@ -62,8 +63,8 @@ _SECRETS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
-_SPACES = re.compile(r"\s+")
+_TAGS = LazyPattern(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_SPACES = LazyPattern(r"\s+")
 
 
 def redact(text: str) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "encode_message",
 ]
 
+import functools
 from collections.abc import Iterator, Mapping
 from struct import Struct
 from struct import error as struct_error
@@ -139,18 +140,19 @@ class EventStreamDecoder:
         try:
             while size - position >= _PRELUDE_BYTES:
                 total, headers_bytes, checksum = prelude_at(data, position)
+                end = position + total
                 if (
-                    crc32(data[position : position + 8]) != checksum
+                    end > size
                     or headers_bytes > MAX_HEADERS_BYTES
                     or not _FRAME_OVERHEAD <= total - headers_bytes <= _FRAME_OVERHEAD + MAX_PAYLOAD_BYTES
                 ):
-                    raise self._refuse_prelude(total, headers_bytes, data, position)
-                end = position + total
-                if end > size:
+                    self._check_prelude(total, headers_bytes, data, position)
                     needed = total
                     break
-                (checksum,) = checksum_at(data, end - 4)
-                if crc32(data[position : end - 4]) != checksum:
+                # One pass proves both checksums: the message's is the prelude's carried on, so with
+                # a prelude that does not fit its own checksum the message cannot fit either.
+                if crc32(data[position + 8 : end - 4], checksum) != checksum_at(data, end - 4)[0]:
+                    self._check_prelude(total, headers_bytes, data, position)
                     raise self._damaged(position, "the checksum of the message does not fit")
                 payload_at = position + _PRELUDE_BYTES + headers_bytes
                 block = data[position + _PRELUDE_BYTES : payload_at]
@@ -185,22 +187,25 @@ class EventStreamDecoder:
                 retryable=True,
             )
 
-    def _refuse_prelude(self, total: int, headers_bytes: int, data: bytes, position: int) -> ProtocolError:
+    def _check_prelude(self, total: int, headers_bytes: int, data: bytes, position: int) -> None:
+        """Raise for a prelude that is damaged, or asks for more than is read."""
         if crc32(data[position : position + 8]) != _CHECKSUM.unpack_from(data, position + 8)[0]:
             hint = None
             if self._offset + position == 0:
                 hint = "The body may not be an event stream at all; look at the status and the content-type."
-            return self._damaged(position, "the checksum of its lengths does not fit", hint=hint)
+            raise self._damaged(position, "the checksum of its lengths does not fit", hint=hint)
         if total < _FRAME_OVERHEAD:
-            return self._damaged(position, f"its length is {total}, less than the smallest frame's {_FRAME_OVERHEAD}")
+            raise self._damaged(position, f"its length is {total}, less than the smallest frame's {_FRAME_OVERHEAD}")
         payload_bytes = total - _FRAME_OVERHEAD - headers_bytes
         if payload_bytes < 0:
-            return self._damaged(position, f"{headers_bytes} bytes of headers do not fit into {total} bytes")
+            raise self._damaged(position, f"{headers_bytes} bytes of headers do not fit into {total} bytes")
         if headers_bytes > MAX_HEADERS_BYTES:
             what, size, most = "headers", headers_bytes, MAX_HEADERS_BYTES
-        else:
+        elif payload_bytes > MAX_PAYLOAD_BYTES:
             what, size, most = "payload", payload_bytes, MAX_PAYLOAD_BYTES
-        return LimitExceededError(
+        else:
+            return
+        raise LimitExceededError(
             f"The frame at byte {self._offset + position} of the event stream has {size} bytes of {what}; "
             f"at most {most} are read.",
             limit="frame",
@@ -208,7 +213,7 @@ class EventStreamDecoder:
 
     def _read_headers(self, block: bytes, position: int) -> Mapping[str, HeaderValue]:
         try:
-            headers = _decode_headers(block)
+            headers = _decode_headers(block) if len(block) > _MAX_CACHED_BLOCK_BYTES else _decode_known(block)
         except (IndexError, struct_error) as error:
             raise self._damaged(position, "a header runs past the end of the header block") from error
         except UnicodeDecodeError as error:
@@ -295,6 +300,10 @@ def _decode_headers(block: bytes) -> dict[str, HeaderValue]:
             raise _HeaderError("two headers have the same name")
         headers[name] = value
     return headers
+
+
+# Every stream of a service has the same few header blocks; a new one need not read them anew.
+_decode_known = functools.lru_cache(maxsize=_MAX_CACHED_BLOCKS)(_decode_headers)
 
 
 def _encode_header(name: str, value: HeaderValue) -> bytes:
