@@ -126,7 +126,7 @@ def _credential(
             )
         value = read_value(session, service, source, stored=former)
         manager.rotate_credential(service, value, kind=kind, overlap_days=overlap_days)
-    click.echo(f"Rotated the {kind} of {service}; the former one is kept for {overlap_days:g} days.", err=True)
+    click.echo(f"Rotated the {kind} of {service}; the former one is kept for {overlap_days:g} day(s).", err=True)
     return ExitCode.DONE
 
 
