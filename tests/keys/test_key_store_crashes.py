@@ -167,16 +167,19 @@ def test_a_writer_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Pa
     acknowledged = 0
     for _ in range(figure(10, 2000)):
         process = subprocess.Popen(
-            worker("count", home, MASTER_KEY, acknowledged), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            worker("count", home, MASTER_KEY, acknowledged),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,  # what readline() reads ahead, communicate() would not see
         )
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.readline(), process.stderr.read()
+        first = process.stdout.readline()
+        assert first, process.stderr.read()
         time.sleep(random.uniform(0, 0.005))
         process.send_signal(signal.SIGKILL)
         rest, _ = process.communicate()
-        lines = rest.decode().split("\n")[:-1]
-        acknowledged = int(lines[-1]) if lines else acknowledged + 1
+        acknowledged = int((first + rest).split(b"\n")[-2])  # the last whole line
 
         manager = ApiKeyManager(home, master_key=MASTER_KEY)
         found = int(str(manager.get_api_key("counter")))
