@@ -12,7 +12,9 @@ from typing import Any
 import click
 import msgspec
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON. Times are seconds since the epoch.")
+json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON. Times are seconds since the epoch."
+)
 
 
 def as_json(value: Any) -> str:

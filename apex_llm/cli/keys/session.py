@@ -61,7 +61,7 @@ class Session:
     ) -> None:
         self.home = home
         self.passphrase_from = passphrase_from
-        self.environ = os.environ if environ is None else environ
+        self.environ: Mapping[str, str] = os.environ if environ is None else environ
         self._lock_timeout = lock_timeout
         self._passphrase: Secret | None = None
         self._asked = False
@@ -196,7 +196,7 @@ class Session:
         return value
 
 
-pass_session = click.make_pass_decorator(Session)
+pass_session: Callable[[Callable[..., Any]], Callable[..., Any]] = click.make_pass_decorator(Session)
 
 
 def _decoded(content: bytes, what: str) -> str:
