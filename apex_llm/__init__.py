@@ -110,8 +110,8 @@ _ROOMS = {
         "ContextWindowExceededError EventStreamError IdleTimeoutError InvalidEndpointError InvalidRequestError "
         "KeyAccessDeniedError KeyStoreError LimitExceededError LockedError MissingCredentialsError "
         "ModelNotFoundError ModelTimeoutError NoUnlockerError OverloadedError PermissionDeniedError "
-        "PermissionsTooOpenError ProtocolError QueueFullError QuotaExceededError RateLimitError RequestError RequestTimeoutError "
-        "ResponseFormatError SseError StreamInterruptedError StreamTruncatedError TamperedError TransientError "
+        "PermissionsTooOpenError ProtocolError QueueFullError QuotaExceededError RateLimitError RequestError "
+        "RequestTimeoutError ResponseFormatError SseError StreamInterruptedError StreamTruncatedError TamperedError TransientError "
         "UnknownModelError UnsupportedFormatError WrongPassphraseError"
     ),
     "apex_llm.keys.handles": "PluginHandle",

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["as_json", "json_option", "moment", "print_json", "printable", "refuse_pipe", "table"]
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
