@@ -111,8 +111,8 @@ _ROOMS = {
         "KeyAccessDeniedError KeyStoreError LimitExceededError LockedError MissingCredentialsError "
         "ModelNotFoundError ModelTimeoutError NoUnlockerError OverloadedError PermissionDeniedError "
         "PermissionsTooOpenError ProtocolError QueueFullError QuotaExceededError RateLimitError RequestError "
-        "RequestTimeoutError ResponseFormatError SseError StreamInterruptedError StreamTruncatedError TamperedError TransientError "
-        "UnknownModelError UnsupportedFormatError WrongPassphraseError"
+        "RequestTimeoutError ResponseFormatError SseError StreamInterruptedError StreamTruncatedError TamperedError "
+        "TransientError UnknownModelError UnsupportedFormatError WrongPassphraseError"
     ),
     "apex_llm.keys.handles": "PluginHandle",
     "apex_llm.keys.manager": "ApiKeyManager",
