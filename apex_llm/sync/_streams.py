@@ -87,10 +87,10 @@ class _Stream(Generic[T]):
 
     def close(self) -> None:
         """Free the connection at once. A stream that was read to its end has done so already."""
-        if not self._over:
-            self._over = True
-            if self._lane is not None:
-                self._lane.close()
+        # Not only once: an interrupt may have struck while it was being closed.
+        self._over = True
+        if self._lane is not None:
+            self._lane.close()
 
     @property
     def partial(self) -> ChatResponse:
@@ -183,12 +183,14 @@ class _Stream(Generic[T]):
     def __del__(self) -> None:
         # Attributes may be missing when __init__ itself failed.
         lane = getattr(self, "_lane", None)
-        if lane is None or self._over or lane.has_ended:
+        if lane is None or lane.has_ended:
             return
         if lane.is_foreign:
             self._thread.keep(lane)  # a parent process is reading it, or everything was closed already
             return
         lane.drop()
+        if self._over:
+            return  # it is about to end by itself, or an interrupt struck while it was being closed
         warnings.warn(
             f"A {type(self).__name__} made at {self._made_at} was dropped before its end; its connection was closed. "
             "Use 'with', or call stream.close().",
