@@ -65,6 +65,8 @@ class Rig:
         # httpx itself cannot take part: cancelled in one of two places, httpcore keeps a connection until the client
         # is closed (its issues 658 and 1093). httpx2 does not.
         self.client = httpx2.AsyncClient(trust_env=False)
+        self.background: set[asyncio.Task[Any]] = set()
+        """Tasks that are not the rig's."""
         self.limits = Limits(max_concurrency=slots)
         self.providers: dict[str, Any] = {
             "bedrock-http11": BedrockProvider(default_model="claude", limits=self.limits, **bedrock),
@@ -95,7 +97,8 @@ class Rig:
     @property
     def busy(self) -> list[str]:
         """What is still going on; empty when the rig is at rest."""
-        found = [f"task {task!r}" for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        others = asyncio.all_tasks() - self.background - {asyncio.current_task()}
+        found = [f"task {task!r}" for task in others]
         is_open, idle = self.connections
         if is_open != idle:
             found.append(f"{is_open - idle} connections are lent out")

@@ -11,6 +11,7 @@ __all__ = ["Report", "soak"]
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import statistics
@@ -67,7 +68,10 @@ class Report:
     untyped: list[str] = field(default_factory=list[str])
     late: list[str] = field(default_factory=list[str])
     memory: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
-    """Seconds since the beginning, and MiB resident."""
+    """Seconds since the beginning, and MiB resident between two rounds, when nothing runs. While calls run it follows
+    their number a second, which on a shared machine says nothing."""
+    busy_memory: float = 0.0
+    """The most while all were busy."""
     sockets: list[int] = field(default_factory=list[int])
     sockets_before: int = 0
     sockets_after: int = 0
@@ -86,11 +90,15 @@ class Report:
         return statistics.linear_regression(*zip(*warm, strict=True)).slope * 3600 if len(warm) > 2 else 0.0
 
     @property
+    def curve(self) -> str:
+        """Ten sizes from beginning to end: a leak is a line, an allocator levels off."""
+        step = max(1, len(self.memory) // 10)
+        return " ".join(f"{size:.1f}" for _, size in self.memory[::step])
+
+    @property
     def growth(self) -> float:
-        """MiB between the first and the last tenth of what follows the warm-up."""
-        sizes = [size for _, size in self.warm]
-        tenth = max(1, len(sizes) // 10)
-        return statistics.median(sizes[-tenth:]) - statistics.median(sizes[:tenth])
+        """MiB from the end of the first round to the end of the last."""
+        return self.memory[-1][1] - self.memory[0][1]
 
     def __str__(self) -> str:
         sizes = [size for _, size in self.warm] or [0.0]
@@ -100,8 +108,8 @@ class Report:
             (
                 f"{self.outcomes.total()} calls in {self.seconds:.0f} s: {counts}",
                 (
-                    f"resident memory: {sizes[0]:.1f} MiB after warm-up, {sizes[-1]:.1f} at the end, "
-                    f"slope {self.slope:+.2f} MiB an hour"
+                    f"resident memory between rounds: {sizes[0]:.2f} MiB after warm-up, {sizes[-1]:.2f} at the end, "
+                    f"slope {self.slope:+.2f} MiB an hour; {self.busy_memory:.1f} MiB at most while busy"
                 ),
                 (
                     f"sockets: {self.sockets_before} before, {min(self.sockets)} to {max(self.sockets)} meanwhile, "
@@ -114,21 +122,27 @@ class Report:
         )
 
 
-async def soak(environment: dict[str, str], *, seconds: float, streams: int = 50, seed: int = 1) -> Report:
-    """``streams`` calls at a time for ``seconds``."""
+async def soak(
+    environment: dict[str, str], *, seconds: float, round_seconds: float = 15.0, streams: int = 50, seed: int = 1
+) -> Report:
+    """``streams`` calls at a time for ``seconds``, in rounds with a moment of rest between them."""
     report = Report(seconds=seconds, sockets_before=open_sockets())
     loop = asyncio.get_running_loop()
     began = loop.time()
     # A few fewer slots than streams, so that the queue is used as well.
     async with Rig(environment, slots=streams - streams // 10) as rig:
         providers = [provider.with_options(timeout=TIMEOUT) for provider in rig.providers.values()]
-        watcher = asyncio.ensure_future(_watch(report, began))
-        workers = [_work(report, providers, Random(f"{seed}:{number}"), began + seconds) for number in range(streams)]
-        await asyncio.gather(*workers)
+        dice = [Random(f"{seed}:{number}") for number in range(streams)]
+        watcher = asyncio.ensure_future(_watch(report))
+        rig.background.add(watcher)
+        while (now := loop.time()) < began + seconds:
+            until = min(now + round_seconds, began + seconds)
+            await asyncio.gather(*(_work(report, providers, each, until) for each in dice))
+            await rig.come_to_rest()
+            report.memory.append((loop.time() - began, _resident_at_rest()))
         watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watcher
-        await rig.come_to_rest()
     await asyncio.sleep(0.1)
     report.seconds = loop.time() - began
     report.sockets_after = open_sockets()
@@ -140,8 +154,9 @@ async def _work(report: Report, providers: list[Any], dice: Random, until: float
     prompts, weights = zip(*PROMPTS, strict=True)
     while (began := loop.time()) < until:
         (prompt,) = dice.choices(prompts, weights)
+        pause = _Pause(loop)
         try:
-            outcome = await _call(dice.choice(providers), prompt, dice)
+            outcome = await _call(dice.choice(providers), prompt, dice, pause)
         except ApexLlmError as error:
             outcome = type(error).__name__
         except TimeoutError:
@@ -150,12 +165,26 @@ async def _work(report: Report, providers: list[Any], dice: Random, until: float
             outcome = "untyped"
             report.untyped.append(f"{prompt}: {error!r}")
         report.outcomes[outcome] += 1
-        took = loop.time() - began
+        # What was handed over already is read on after the deadline, as slowly as the reader likes.
+        took = loop.time() - began - pause.slept
         if took > TOTAL_SECONDS + SLACK_SECONDS:
             report.late.append(f"{prompt}: {took:.2f} s;")
 
 
-async def _call(provider: Any, prompt: str, dice: Random) -> str:
+class _Pause:
+    """A reader that takes its time, and knows how long it took."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.slept = 0.0
+
+    async def __call__(self, seconds: float) -> None:
+        began = self._loop.time()
+        await asyncio.sleep(seconds)
+        self.slept += self._loop.time() - began
+
+
+async def _call(provider: Any, prompt: str, dice: Random, pause: _Pause) -> str:
     kind = dice.random()
     if kind < 0.15:
         await provider.generate_text(prompt)
@@ -165,20 +194,19 @@ async def _call(provider: Any, prompt: str, dice: Random) -> str:
             await provider.chat_stream(prompt).collect()
         return "finished"
     leave_after = dice.randrange(1, 10) if kind < 0.35 else None
-    pause = 0.01 if kind > 0.9 else 0.0
     async with provider.generate_text_stream(prompt) as stream:
         number = 0
         async for _ in stream:
             number += 1
             if number == leave_after:
                 return "left early"
-            if pause:
-                await asyncio.sleep(pause)
+            if kind > 0.9:
+                await pause(0.01)
     return "finished"
 
 
-async def _watch(report: Report, began: float) -> None:
-    """Memory and sockets once a second; the heartbeat fifty times."""
+async def _watch(report: Report) -> None:
+    """The heartbeat, and once a second memory and sockets while all are busy."""
     loop = asyncio.get_running_loop()
     sampled = 0.0
     while True:
@@ -187,9 +215,17 @@ async def _watch(report: Report, began: float) -> None:
         report.lags.append(loop.time() - asked - 0.02)
         if loop.time() - sampled >= 1.0:
             sampled = loop.time()
-            del report.lags[:-100_000]
-            report.memory.append((sampled - began, _resident()))
+            del report.lags[:-10_000]
+            report.busy_memory = max(report.busy_memory, _resident())
             report.sockets.append(open_sockets())
+
+
+def _resident_at_rest() -> float:
+    """What is left when the collector and the allocator have given back what they held for the next call."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return _resident()
 
 
 def _resident() -> float:
