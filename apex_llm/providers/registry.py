@@ -51,16 +51,18 @@ def get_provider(name: str, **config: Any) -> BaseLlmProvider:
     return provider(**config)
 
 
-def provider_for(manager: Any, plugin: str, service: str, **config: Any) -> BaseLlmProvider:
+def provider_for(manager: Any, plugin: Any, service: str, **config: Any) -> BaseLlmProvider:
     """A provider whose credentials are taken from ``manager`` in a plugin's name.
 
     The plugin gets something that works, without the secret. Each retrieval is checked against the
     plugin's permissions, and a revoked one fails at the next call that needs it.
 
     Args:
-        manager: An ``ApiKeyManager``, or anything with ``get_api_key_secure(plugin, service)``.
-        plugin: The plugin's name, or the handle that the host made for it.
+        manager: An ``ApiKeyManager``, or anything with ``get_api_key_secure(plugin, service)``. Grants that may not
+            be exported are honoured too, since the plugin does not see the secret.
+        plugin: The plugin's name, or the ``PluginHandle`` that the host made for it.
         service: ``"aws_bedrock"`` or ``"azure_openai"``.
         **config: Further arguments of the provider's constructor.
     """
-    return get_provider(service, api_key_manager=manager, plugin=plugin, **config)
+    access = getattr(manager, "provider_access", manager)
+    return get_provider(service, api_key_manager=access, plugin=plugin, **config)

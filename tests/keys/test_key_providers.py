@@ -143,3 +143,19 @@ async def test_a_damaged_store_stops_a_provider_with_its_own_error(
         async with make("aws_bedrock", ApiKeyManager(home, master_key=MASTER_KEY)) as provider:
             await provider.generate_text("Hello")
     assert not cloud.requests
+
+
+@pytest.mark.parametrize("service", CLOUDS)
+async def test_provider_for_honours_a_grant_that_may_not_be_exported_by_name_and_by_handle(
+    cloud: Emulator, manager: ApiKeyManager, service: str
+) -> None:
+    """A plugin that may use a key but not see it is just what ``provider_for`` is for."""
+    manager.set_api_key(service, credentials(cloud, service))
+    manager.grant("reports", service, export=False)
+    model = {"model": "claude"} if service == "aws_bedrock" else {"deployment_id": "chat"}
+
+    for plugin in ("reports", manager.plugin_handle("reports")):
+        async with provider_for(manager, plugin, service, retry=QUICK) as provider:
+            assert await provider.generate_text("Hi", **model) == "You said: Hi"
+    with pytest.raises(KeyAccessDeniedError):
+        manager.get_api_key_secure("reports", service)
