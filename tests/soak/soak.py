@@ -96,6 +96,12 @@ class Report:
         return " ".join(f"{size:.1f}" for _, size in self.memory[::step])
 
     @property
+    def curve(self) -> str:
+        """About ten sizes from beginning to end: a leak is a line, an allocator levels off."""
+        step = max(1, len(self.memory) // 10)
+        return " ".join(f"{size:.2f}" for _, size in self.memory[::step])
+
+    @property
     def growth(self) -> float:
         """MiB from the end of the first round to the end of the last."""
         return self.memory[-1][1] - self.memory[0][1]
@@ -109,7 +115,7 @@ class Report:
                 f"{self.outcomes.total()} calls in {self.seconds:.0f} s: {counts}",
                 (
                     f"resident memory between rounds: {sizes[0]:.2f} MiB after warm-up, {sizes[-1]:.2f} at the end, "
-                    f"slope {self.slope:+.2f} MiB an hour; {self.busy_memory:.1f} MiB at most while busy"
+                    f"slope {self.slope:+.2f} MiB an hour; {self.busy_memory:.1f} MiB at most while busy\n  {self.curve}"
                 ),
                 (
                     f"sockets: {self.sockets_before} before, {min(self.sockets)} to {max(self.sockets)} meanwhile, "
