@@ -91,12 +91,6 @@ class Report:
 
     @property
     def curve(self) -> str:
-        """Ten sizes from beginning to end: a leak is a line, an allocator levels off."""
-        step = max(1, len(self.memory) // 10)
-        return " ".join(f"{size:.1f}" for _, size in self.memory[::step])
-
-    @property
-    def curve(self) -> str:
         """About ten sizes from beginning to end: a leak is a line, an allocator levels off."""
         step = max(1, len(self.memory) // 10)
         return " ".join(f"{size:.2f}" for _, size in self.memory[::step])
@@ -115,7 +109,8 @@ class Report:
                 f"{self.outcomes.total()} calls in {self.seconds:.0f} s: {counts}",
                 (
                     f"resident memory between rounds: {sizes[0]:.2f} MiB after warm-up, {sizes[-1]:.2f} at the end, "
-                    f"slope {self.slope:+.2f} MiB an hour; {self.busy_memory:.1f} MiB at most while busy\n  {self.curve}"
+                    f"slope {self.slope:+.2f} MiB an hour; {self.busy_memory:.1f} MiB at most while busy\n"
+                    f"  {self.curve}"
                 ),
                 (
                     f"sockets: {self.sockets_before} before, {min(self.sockets)} to {max(self.sockets)} meanwhile, "
