@@ -100,6 +100,7 @@ class BaseLlmProvider(ABC):
     ) -> None:
         self.default_model: str | None = default_model
         """For calls that name no model; on Azure a deployment."""
+        self._found_defaults: dict[str, str] = {}  # shared with copies, as set-up happens once for all
         self._timeout = as_timeout(timeout, Timeout())
         self._timeout_chosen = isinstance(timeout, Timeout) or timeout is None
         self._retry = RetryPolicy() if isinstance(retry, NotGiven) else retry
@@ -148,8 +149,9 @@ class BaseLlmProvider(ABC):
         return other
 
     def _suggest_default_model(self, *candidates: str | None) -> None:
-        """Take the first candidate as ``default_model``, if the caller gave none."""
-        self.default_model = self.default_model or next(filter(None, candidates), None)
+        """Take the first candidate as the default, for calls of a provider that was given none."""
+        if found := next(filter(None, candidates), None):
+            self._found_defaults["model"] = found
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(default_model={self.default_model!r})"
@@ -319,25 +321,33 @@ class BaseLlmProvider(ABC):
         )
 
     def _model_name(self, model: str | None, deployment_id: str | None) -> str:
+        """What the caller named, or ``""``: a default may come from what set-up finds (``_named``)."""
         if model is not None and deployment_id is not None and model != deployment_id:
             raise InvalidRequestError(
                 f"model={model!r} and deployment_id={deployment_id!r} mean the same and differ.",
                 phase="prepare",
                 hint="Give one of them.",
             )
-        name = model or deployment_id or self.default_model
-        if not name:
+        return model or deployment_id or self.default_model or ""
+
+    def _named(self, request: ChatRequest) -> ChatRequest:
+        """The request with a model; called after set-up, which may have found a default."""
+        if request.model:
+            return request
+        name = self.default_model or self._found_defaults.get("model")
+        if name is None:
             raise ConfigurationError(
                 f"{type(self).__name__} was not told which model to use.",
                 phase="prepare",
                 provider=self.name,
                 hint="Pass model=..., or give the provider a default when it is made.",
             )
-        return name
+        return msgspec.structs.replace(request, model=name)
 
     async def _chat(self, request: ChatRequest) -> ChatResponse:
         deadline = self._deadline(request.timeout)
         plane = await self._plane()
+        request = self._named(request)
         resolved = self._resolve_now(request) or await self._resolve(request)
         route = self._route(plane, resolved, request, stream=False)
 
@@ -400,6 +410,7 @@ class BaseLlmProvider(ABC):
     async def _open(self, request: ChatRequest, on_route: Callable[[Route], None]) -> Exchange:
         deadline = self._deadline(request.timeout)
         plane = await self._plane()
+        request = self._named(request)
         resolved = self._resolve_now(request) or await self._resolve(request)
         route = self._route(plane, resolved, request, stream=True)
         on_route(route)

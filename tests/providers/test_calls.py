@@ -457,3 +457,30 @@ async def test_a_deployment_that_refuses_max_tokens_is_asked_again_in_its_own_wo
         assert await provider.generate_text("Hi", max_tokens=5) == "two"
 
     assert ["max_tokens" in request.json for request in emulator.requests] == [False, True, True]
+
+
+async def test_the_deployment_of_a_pasted_target_uri_is_the_default(emulator: Emulator) -> None:
+    """The portal shows this address, so people paste it; it names deployment and version already."""
+    target = f"{emulator.azure_url}/openai/deployments/chat/chat/completions?api-version=2024-10-21"
+
+    async with AzureOpenAIProvider(api_base=target) as azure:
+        assert await azure.generate_text("Hi") == "You said: Hi"
+        assert (await azure.with_options(timeout=5).chat_stream("Hi").collect()).text == "You said: Hi"
+
+    assert {request.path for request in emulator.requests} == {"/openai/deployments/chat/chat/completions"}
+
+
+async def test_a_default_model_may_be_kept_with_the_keys(emulator: Emulator) -> None:
+    class Manager:
+        def get_api_key(self, service: str) -> dict[str, str]:
+            return {
+                "aws_access_key_id": emulator.access_key_id,
+                "aws_secret_access_key": emulator.secret_access_key,
+                "default_model": "nova",
+            }
+
+    async with BedrockProvider(Manager()) as bedrock:
+        assert await bedrock.with_options(retry=None).generate_text("Hi") == "You said: Hi"
+        assert await bedrock.generate_text("Hi") == "You said: Hi"
+
+    assert {request.model for request in emulator.requests} == {"us.amazon.nova-2-lite-v1:0"}
