@@ -9,12 +9,12 @@ from __future__ import annotations
 __all__ = ["metered", "metered_decoder"]
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
-
-import msgspec
 
 from apex_llm.codecs.base import StreamDecoder
 from apex_llm.errors import ApexLlmError
+from apex_llm.streaming.exchange import Exchange
 from apex_llm.transport.limits import Limits
 from apex_llm.types.events import StreamEvent, StreamFinished
 from apex_llm.types.http import HttpRequest
@@ -38,16 +38,24 @@ async def metered(
         understand: Sends it and understands the answer.
         at_admission: See ``Limits.settle``.
     """
-    if tokens := limits.estimated_tokens(request):
-        request = msgspec.structs.replace(request, estimated_tokens=tokens)
+    request = limits.opened(request)
     try:
         result = await understand(request)
     except ApexLlmError as error:
         limits.report(request, error)
         raise
-    if isinstance(result, ChatResponse) and result.usage is not None:
-        limits.settle(request, result.usage, at_admission=at_admission)
+    if isinstance(result, ChatResponse):
+        if result.usage is not None:
+            limits.settle(request, result.usage, at_admission=at_admission)
+    elif isinstance(result, Exchange):
+        result.watch(partial(_broken, limits, request))
     return result
+
+
+def _broken(limits: Limits, request: HttpRequest, error: ApexLlmError) -> None:
+    # A stream that takes longer than its caller had time for it says nothing about the service.
+    if error.phase != "total":
+        limits.report(request, error)
 
 
 def metered_decoder(make: Callable[[], StreamDecoder], tell: Callable[[Usage], None]) -> Callable[[], StreamDecoder]:

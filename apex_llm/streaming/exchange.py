@@ -25,7 +25,18 @@ class Exchange:
     them: keep-alives do not postpone it, and a caller who takes their time does not cause it.
     """
 
-    __slots__ = ("_decoder", "_failure", "_first", "_framing", "_idle", "_now", "_over", "_response", "request")
+    __slots__ = (
+        "_decoder",
+        "_failure",
+        "_first",
+        "_framing",
+        "_idle",
+        "_now",
+        "_over",
+        "_response",
+        "_tell",
+        "request",
+    )
 
     def __init__(
         self, response: HttpResponse, framing: Framing, decoder: StreamDecoder, *, request: HttpRequest
@@ -39,6 +50,7 @@ class Exchange:
         self._over = False
         self._failure: ApexLlmError | None = None
         self._first: list[StreamEvent] | None = None
+        self._tell: Callable[[ApexLlmError], None] | None = None
         response.deadline = request.deadline
 
     @property
@@ -60,6 +72,13 @@ class Exchange:
             self.close()
             raise
 
+    def watch(self, tell: Callable[[ApexLlmError], None]) -> None:
+        """Have ``tell`` called, once, with the error by which this stream breaks; at once if it is broken already."""
+        if self._failure is not None:
+            tell(self._failure)
+        else:
+            self._tell = tell
+
     async def read(self) -> list[StreamEvent]:
         """The next events, at least one; an empty list after the end."""
         if self._first is not None:
@@ -71,7 +90,11 @@ class Exchange:
             return []
         if self._idle is not None:
             self._response.read_deadline = self._now() + self._idle
-        return await self._events()
+        try:
+            return await self._events()
+        except ApexLlmError as error:
+            self._broke(error)
+            raise
 
     async def _events(self) -> list[StreamEvent]:
         # Unknown events are handed over together with the next one that carries meaning, so
@@ -92,6 +115,7 @@ class Exchange:
                     self.close()
             except ApexLlmError as error:
                 self._failure = error
+                self._broke(error)
                 self.close()
                 if not _meaningful(events):
                     raise
@@ -99,8 +123,14 @@ class Exchange:
             if _meaningful(events) or self._over:
                 return events
 
+    def _broke(self, error: ApexLlmError) -> None:
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell(error)
+
     def close(self) -> None:
         """Give the connection back, or drop it; at once and without waiting."""
+        self._tell = None  # a read that is still waiting fails by our own doing
         self._response.close()
 
 

@@ -46,6 +46,10 @@ class AdaptiveConcurrency:
         self._successes = 0
         self._used = False
 
+    def withdrawn(self) -> None:
+        """What was told as a success was none after all. A limit that it raised is as much harder to raise again."""
+        self._successes -= 1
+
     def throttled(self, number: int, *, newest: int) -> None:
         """The service refused exchange ``number``.
 

@@ -43,7 +43,7 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
 class CircuitBreaker:
     """The state of one breaker."""
 
-    __slots__ = ("_calls", "_failures", "_open_for", "_opened_at", "_policy", "_probing", "_slots")
+    __slots__ = ("_calls", "_failures", "_open_for", "_opened_at", "_policy", "_probed_after", "_probing", "_slots")
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self._policy = policy
@@ -52,6 +52,7 @@ class CircuitBreaker:
         self._failures = 0
         self._open_for = policy.open_seconds
         self._opened_at: float | None = None
+        self._probed_after = policy.open_seconds
         self._probing = 0
 
     def state(self, now: float) -> Literal["closed", "open", "half_open"]:
@@ -97,14 +98,20 @@ class CircuitBreaker:
                 self._opened_at = now
             else:
                 self._opened_at = None
-                self._open_for = self._policy.open_seconds
+                self._probed_after, self._open_for = self._open_for, self._policy.open_seconds
                 self._clear()
         elif self._opened_at is None:
             self._count(1, int(failed), now)
 
-    def failed_late(self, now: float) -> None:
+    def failed_late(self, *, probe: bool = False, now: float) -> None:
         """A call that was counted as a success has failed after all, in its body."""
-        if self._opened_at is None:
+        if self._opened_at is not None:
+            return
+        if probe:  # the only proof that it was over
+            self._open_for = min(self._probed_after * 2, self._policy.max_open_seconds)
+            self._opened_at = now
+            self._clear()
+        else:
             self._count(0 if self._calls > self._failures else 1, 1, now)
 
     def _count(self, calls: int, failures: int, now: float) -> None:

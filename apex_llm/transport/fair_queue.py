@@ -19,7 +19,20 @@ State: TypeAlias = Literal["waiting", "granted", "refused", "expired", "over"]
 class Ticket:
     """One request on its way through the queue, and then through its exchange."""
 
-    __slots__ = ("answered", "cost", "error", "loop", "number", "probe", "state", "timer", "turn", "wake_at")
+    __slots__ = (
+        "answered",
+        "cost",
+        "credited",
+        "error",
+        "judged",
+        "loop",
+        "number",
+        "probe",
+        "state",
+        "timer",
+        "turn",
+        "wake_at",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cost: int) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
@@ -33,6 +46,10 @@ class Ticket:
         self.number: int = 0
         self.probe: bool = False
         self.answered: bool = False
+        self.judged: bool = False
+        """Whether it is known to have gone wrong, which counts once however often it is told."""
+        self.credited: bool = False
+        """Whether it was counted as a success when its body was over."""
         self.error: Exception | None = None
 
     def wake(self) -> bool:

@@ -7,7 +7,7 @@ and usage correct the count. The parts know neither locks nor clocks; both are k
 
 from __future__ import annotations
 
-__all__ = ["Gate", "GateLeave"]
+__all__ = ["Account", "Gate", "GateLeave"]
 
 import asyncio
 import threading
@@ -25,6 +25,7 @@ from apex_llm.errors import (
     QueueFullError,
     RateLimitError,
     RequestTimeoutError,
+    StreamTruncatedError,
 )
 from apex_llm.transport.adaptive import AdaptiveConcurrency
 from apex_llm.transport.breaker import CircuitBreaker
@@ -40,6 +41,16 @@ _OUR_OWN_PHASES: Final = frozenset({"prepare", "credentials", "queue"})
 _FIRST_ANSWER_SECONDS: Final = 1.0
 _AT_ONCE: Final = 1e-6
 """A wait that a timer cannot tell from none."""
+
+
+class Account:
+    """By which an error that is found later finds the request that it is about."""
+
+    __slots__ = ("ticket",)
+
+    def __init__(self) -> None:
+        self.ticket: Ticket | None = None
+        """``None`` until the request may go."""
 
 
 class GateLeave:
@@ -114,6 +125,8 @@ class Gate:
         if ticket.state == "waiting":
             await self._wait(ticket, request.deadline)
         if ticket.state == "granted":
+            if isinstance(request.account, Account):
+                request.account.ticket = ticket
             return GateLeave(self, ticket)
         model = request.model or None
         if ticket.state == "expired":
@@ -279,8 +292,8 @@ class Gate:
         self._heard = True
         if self._breaker is not None:
             self._breaker.ended(failed=status >= 500, probe=ticket.probe, now=now)
-        throttled = status == 429
-        if throttled:
+        ticket.judged = status >= 400
+        if status == 429:
             self._throttled += 1
             if self._adaptive is not None:
                 self._adaptive.throttled(ticket.number, newest=self._sent)
@@ -294,8 +307,9 @@ class Gate:
         if outcome.status is not None and outcome.headers is not None:
             if not ticket.answered:
                 self.on_answer(ticket, outcome.status, outcome.headers, now)
-            if outcome.status < 400 and self._adaptive is not None:
+            if self._adaptive is not None and not ticket.judged:
                 self._adaptive.succeeded()
+                ticket.credited = True
         elif not ticket.answered:
             self._on_failure(ticket, outcome.error, now)
         ticket.state = "over"
@@ -303,7 +317,7 @@ class Gate:
 
     def _on_failure(self, ticket: Ticket, error: BaseException | None, now: float) -> None:
         """No head arrived."""
-        self._heard = True
+        ticket.judged = self._heard = True
         if self._breaker is not None:
             if _is_failure(error):
                 self._breaker.ended(failed=True, probe=ticket.probe, now=now)
@@ -312,16 +326,22 @@ class Gate:
         if self._rates is not None:
             self._rates.failed(ticket.cost, sent=not _was_unsent(error), now=now)
 
-    def on_late_failure(self, error: ApexLlmError, cost: int, now: float) -> None:
-        """An answer whose head was good brought an error."""
-        if isinstance(error, RateLimitError):
+    def on_late_failure(self, ticket: Ticket, error: ApexLlmError, now: float) -> None:
+        """An answer whose head was good brought an error, or broke."""
+        throttled = isinstance(error, RateLimitError)
+        if ticket.judged or not (throttled or _is_failure(error)):
+            return
+        ticket.judged = True
+        if self._adaptive is not None and ticket.credited:
+            self._adaptive.withdrawn()
+        if throttled:
             self._throttled += 1
             if self._adaptive is not None:
-                self._adaptive.throttled(self._sent, newest=self._sent)
+                self._adaptive.throttled(ticket.number, newest=self._sent)
             if self._rates is not None:
-                self._rates.refused_late(cost, error.retry_after, now)
-        elif self._breaker is not None and _is_failure(error):
-            self._breaker.failed_late(now)
+                self._rates.refused_late(ticket.cost, error.retry_after, now)
+        elif self._breaker is not None:
+            self._breaker.failed_late(probe=ticket.probe, now=now)
 
     def on_usage(self, reserved: int, charged: int, now: float) -> None:
         """It is known what a request was really charged."""
@@ -367,7 +387,7 @@ class Gate:
 
 def _is_failure(error: BaseException | None) -> bool:
     """Whether an error says something bad about the service or the way to it."""
-    if not isinstance(error, ConnectionFailedError | RequestTimeoutError | OverloadedError):
+    if not isinstance(error, ConnectionFailedError | RequestTimeoutError | OverloadedError | StreamTruncatedError):
         return False
     return error.phase not in _OUR_OWN_PHASES
 

@@ -18,10 +18,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from apex_llm.errors import ApexLlmError
 from apex_llm.transport.breaker import BreakerPolicy
 from apex_llm.transport.estimate import TokenEstimate
-from apex_llm.transport.gate import Gate, GateLeave
+from apex_llm.transport.gate import Account, Gate, GateLeave
 from apex_llm.transport.gate_options import GateOptions
 from apex_llm.transport.throttle import ThrottleLayer
 from apex_llm.types.http import HttpRequest
@@ -35,8 +37,6 @@ _TRANSIENT_COST: Final = 14
 _THROTTLE_COST: Final = 5
 _MAX_KEYS: Final = 1000
 _FIRST_CONCURRENCY: Final = 10
-# Errors that the gate has seen itself, as the outcome of sending.
-_SEEN_PHASES: Final = frozenset({"prepare", "credentials", "queue", "connect", "send", "total"})
 
 
 class _Model:
@@ -195,6 +195,12 @@ class Limits:
             return 0
         return self._model(request).estimate.tokens(request)
 
+    def opened(self, request: HttpRequest) -> HttpRequest:
+        """``request`` as the layer wants it: with what to reserve, and an account of its own."""
+        if not self._active or not request.model:
+            return request
+        return msgspec.structs.replace(request, estimated_tokens=self.estimated_tokens(request), account=Account())
+
     def settle(self, request: HttpRequest, usage: Usage, *, at_admission: bool = False) -> None:
         """Correct what was reserved for ``request`` by what it has used.
 
@@ -211,13 +217,17 @@ class Limits:
         model.gate.post(partial(model.gate.on_usage, request.estimated_tokens, charged))
 
     def report(self, request: HttpRequest, error: ApexLlmError) -> None:
-        """Learn from an error that came after a good head: a refusal inside a stream, or a body that broke."""
-        if not self._active or not request.model:
-            return
-        if error.phase in _SEEN_PHASES or (error.phase == "head" and error.status != 200):
-            return
-        gate = self._model(request).gate
-        gate.post(partial(gate.on_late_failure, error, request.estimated_tokens))
+        """Learn from an error that came after a good head: a refusal inside a stream, or a body that broke.
+
+        Counts once for each attempt, and not at all where the gate has seen the failure itself or nothing was sent.
+
+        Args:
+            request: As ``opened`` gave it.
+            error: What its answer brought.
+        """
+        if isinstance(request.account, Account) and (ticket := request.account.ticket) is not None:
+            gate = self._model(request).gate
+            gate.post(partial(gate.on_late_failure, ticket, error))
 
     def _model(self, request: HttpRequest) -> _Model:
         key = (request.origin.authority, request.model)

@@ -120,6 +120,8 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A UUID, constant over the attempts of one call."""
     estimated_tokens: int = 0
     """What to reserve of a limit on tokens; set only where one is kept."""
+    account: object | None = None
+    """Where limits keep what became of this attempt; theirs alone, and set only where some are on."""
     secret_headers: frozenset[str] = frozenset({"authorization", "api-key", "x-amz-security-token"})
     """Never logged, never shown in a repr."""
 

@@ -17,6 +17,8 @@ from apex_llm import (
     RateLimitError,
     RequestTimeoutError,
     RetryPolicy,
+    StreamInterruptedError,
+    Timeout,
 )
 from apex_llm.emulator import Answer, Emulator
 
@@ -151,3 +153,94 @@ async def test_a_refusal_is_raised_when_retries_are_off(emulator: Emulator) -> N
     async with make("converse", limits=Limits(tokens_per_minute=1e6), retry=None) as provider:
         with pytest.raises(RateLimitError):
             await provider.chat("Hi")
+
+
+# Streams that break after their first event -----------------------------------------------------
+
+BROKEN = {
+    "reset": lambda: Answer.cut(SHORT, after_events=4, reset=True),
+    "closed": lambda: Answer.cut(SHORT, after_events=4),
+    "unavailable": lambda: Answer.error("unavailable", inside_stream_after=4),
+    "internal": lambda: Answer.error("internal", inside_stream_after=4),
+    "truncated": lambda: Answer.truncated(SHORT),
+    "silent": lambda: Answer.stall(SHORT, after_events=4),
+}
+SHORT = Answer.text(chunks=["one "] * 6)
+
+
+async def broken(provider: BedrockProvider | AzureOpenAIProvider) -> StreamInterruptedError:
+    with pytest.raises(StreamInterruptedError) as caught:
+        await provider.chat_stream("Hi", timeout=Timeout(idle=0.2, total=10)).collect()
+    return caught.value
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("wire", WIRES)
+async def test_a_stream_that_breaks_is_one_failure_to_the_breaker(emulator: Emulator, wire: str, how: str) -> None:
+    limits = Limits(circuit_breaker=BreakerPolicy(min_calls=3, failure_ratio=1.0), adaptive_concurrency=10)
+    emulator.script(*[BROKEN[how]() for _ in range(3)])
+    async with make(wire, limits=limits) as provider:
+        for number in (1, 2):
+            await broken(provider)
+            found = state(limits)["breaker"]
+            assert (found["calls"], found["failures"]) == (number, number)
+        await broken(provider)
+        assert state(limits)["breaker"]["state"] == "open"
+        with pytest.raises(OverloadedError):
+            await provider.chat("Hi")
+    assert len(emulator.requests) == 3
+    assert state(limits)["throttled"] == 0
+    assert state(limits)["concurrency"]["limit"] == 10
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_a_refusal_in_the_middle_of_a_stream_is_one_refusal(emulator: Emulator, wire: str) -> None:
+    """And neither a success nor a failure of the service."""
+    limits = Limits(adaptive_concurrency=1, circuit_breaker=True)
+    emulator.script(Answer.throttle(inside_stream_after=4), SHORT)
+    async with make(wire, limits=limits) as provider:
+        await broken(provider)
+        found = state(limits)
+        assert found["throttled"] == 1
+        assert found["concurrency"]["limit"] == 1, "no success had raised it"
+        assert found["breaker"]["failures"] == 0
+        await provider.chat_stream("Hi").collect()
+    assert state(limits)["throttled"] == 1
+
+
+async def test_a_burst_of_streams_refused_in_the_middle_lowers_concurrency_once(emulator: Emulator) -> None:
+    limits = Limits(adaptive_concurrency=10)
+    emulator.script(*[Answer.throttle(inside_stream_after=4)] * 8)
+    async with make("converse", limits=limits) as provider:
+        await asyncio.gather(*(broken(provider) for _ in range(8)))
+    assert state(limits)["throttled"] == 8
+    assert state(limits)["concurrency"]["limit"] == 7
+
+
+async def test_a_stream_that_its_reader_leaves_or_has_no_time_for_is_no_failure(emulator: Emulator) -> None:
+    limits = Limits(circuit_breaker=True)
+    emulator.script(SLOW, SLOW, SLOW)
+    async with make("converse", limits=limits) as provider:
+        async with provider.chat_stream("Hi") as stream:
+            await anext(stream)
+        with pytest.raises(StreamInterruptedError):
+            await provider.chat_stream("Hi", timeout=0.5).collect()
+        reading = asyncio.ensure_future((closed := provider.chat_stream("Hi")).collect())
+        while closed.partial.text == "":
+            await asyncio.sleep(0.01)
+        reading.cancel()
+        await asyncio.wait([reading])
+    found = state(limits)["breaker"]
+    assert (found["calls"], found["failures"]) == (3, 0)
+
+
+async def test_a_probe_whose_stream_breaks_keeps_the_breaker_open_for_longer(emulator: Emulator) -> None:
+    limits = Limits(circuit_breaker=BreakerPolicy(min_calls=1, open_seconds=0.05))
+    emulator.script(BROKEN["reset"](), BROKEN["reset"]())
+    async with make("converse", limits=limits) as provider:
+        await broken(provider)
+        await asyncio.sleep(0.06)
+        await broken(provider)
+        found = state(limits)["breaker"]
+        assert found["state"] == "open"
+        assert found["retry_after"] > 0.05

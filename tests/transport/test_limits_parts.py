@@ -147,7 +147,7 @@ def test_a_success_that_turns_out_to_be_a_failure_counts_as_one():
     for _ in range(10):
         breaker.ended(failed=False, probe=False, now=0)
     for _ in range(5):
-        breaker.failed_late(0)
+        breaker.failed_late(now=0)
     assert breaker.state(0) == "open"
 
 
