@@ -31,6 +31,10 @@ _KEEP_ALIVE_OPTIONS = (("TCP_KEEPIDLE", 120), ("TCP_KEEPALIVE", 120), ("TCP_KEEP
 """Load balancers and NAT gateways drop silent connections after 350 s; a long pause before a token is silent."""
 
 
+_READ_SIZE = 64 * 1024
+"""Bytes taken from a socket at a time; all connections read into the same buffer, one after the other."""
+
+
 class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What all pools of a sender share."""
 
@@ -54,6 +58,7 @@ class OriginPool:
         self._slots = 0
         """Connections that are open or being opened."""
         self._closed = False
+        self._read_buffer = memoryview(bytearray(_READ_SIZE))
         self._queue: collections.deque[asyncio.Future[Http11Connection | None]] = collections.deque()
 
     @property
@@ -189,6 +194,7 @@ class OriginPool:
             loop=loop,
             host=origin.host,
             raw_socket=opened,
+            read_buffer=self._read_buffer,
             keep_alive_seconds=self._settings.keep_alive_seconds,
             on_idle=self.give_back,
             on_closed=self._on_closed,
