@@ -140,9 +140,11 @@ class SseDecoder:
         if event is not None and event[1].strip() == b"[DONE]":
             return [event]
         self.last_event_id, self.retry = named_before
+        # A keep-alive comment without a blank line is complete in itself, and so is the bare [DONE] of some servers.
         *lines, unfinished = rest.split(b"\n")
-        # A keep-alive comment without a blank line is complete in itself.
-        self.discarded = len(unfinished) + sum([len(line) + 1 for line in lines if line and line[0] != _COLON])
+        self.discarded = sum([len(line) + 1 for line in lines if line not in {b"", b"[DONE]"} and line[0] != _COLON])
+        if unfinished != b"[DONE]":
+            self.discarded += len(unfinished)
         return []
 
     def _events(

@@ -97,6 +97,7 @@ class BaseLlmProvider(ABC):
         timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
         retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
         limits: Limits | None = None,
+        strict_streams: bool = False,
     ) -> None:
         self.default_model: str | None = default_model
         """For calls that name no model; on Azure a deployment."""
@@ -104,6 +105,7 @@ class BaseLlmProvider(ABC):
         self._timeout = as_timeout(timeout, Timeout())
         self._timeout_chosen = isinstance(timeout, Timeout) or timeout is None
         self._retry = RetryPolicy() if isinstance(retry, NotGiven) else retry
+        self._strict_streams = strict_streams
         self.limits: Limits = limits if limits is not None else Limits()
         """What is shared between calls, such as the retry quota. Give several providers the same one to share it."""
 
@@ -417,6 +419,10 @@ class BaseLlmProvider(ABC):
 
         def understand(outgoing: HttpRequest) -> Awaitable[Exchange]:
             decoder = route.codec.stream_decoder
+            if self._strict_streams:
+                from apex_llm.codecs.strict import strict_decoder
+
+                decoder = strict_decoder(decoder)
             if outgoing.estimated_tokens:
                 settle = partial(self.limits.settle, outgoing, at_admission=self._charged_at_admission)
                 decoder = metered_decoder(decoder, settle)

@@ -199,6 +199,8 @@ class AzureOpenAIProvider(SyncLlmProvider[AsyncAzureOpenAIProvider]):
         timeout: Seconds for a whole call, or a ``Timeout``.
         retry: A ``RetryPolicy``; ``None`` switches retries off.
         limits: ``Limits``: retry quota, rates, concurrency, breaker. Shared by all that are given the same object.
+        strict_streams: Whether content that arrives out of order, such as text for a block that had ended, is a
+            ``ProtocolError``; otherwise it is taken as it comes.
         ssl_context: For private certificate authorities or client certificates.
         observers: Told of every attempt.
         trust_env: Whether ``HTTP_PROXY`` and its kin are honoured.
@@ -229,6 +231,7 @@ class AzureOpenAIProvider(SyncLlmProvider[AsyncAzureOpenAIProvider]):
         timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
         retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
         limits: Limits | None = None,
+        strict_streams: bool = False,
         ssl_context: ssl.SSLContext | None = None,
         observers: Sequence[Observer] = (),
         trust_env: bool = True,
@@ -252,6 +255,7 @@ class AzureOpenAIProvider(SyncLlmProvider[AsyncAzureOpenAIProvider]):
                 timeout=timeout,
                 retry=retry,
                 limits=limits,
+                strict_streams=strict_streams,
                 ssl_context=ssl_context,
                 observers=observers,
                 trust_env=trust_env,
@@ -294,6 +298,8 @@ class BedrockProvider(SyncLlmProvider[AsyncBedrockProvider]):
         timeout: Seconds for a whole call, or a ``Timeout``.
         retry: A ``RetryPolicy``; ``None`` switches retries off. Else ``AWS_MAX_ATTEMPTS`` attempts, or three.
         limits: ``Limits``: retry quota, rates, concurrency, breaker. Shared by all that are given the same object.
+        strict_streams: Whether content that arrives out of order, such as text for a block that had ended, is a
+            ``ProtocolError``; otherwise it is taken as it comes.
         ssl_context: For private certificate authorities or client certificates.
         observers: Told of every attempt.
         trust_env: Whether ``HTTP_PROXY`` and its kin are honoured.
@@ -323,6 +329,7 @@ class BedrockProvider(SyncLlmProvider[AsyncBedrockProvider]):
         timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
         retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
         limits: Limits | None = None,
+        strict_streams: bool = False,
         ssl_context: ssl.SSLContext | None = None,
         observers: Sequence[Observer] = (),
         trust_env: bool = True,
@@ -345,6 +352,7 @@ class BedrockProvider(SyncLlmProvider[AsyncBedrockProvider]):
                 timeout=timeout,
                 retry=retry,
                 limits=limits,
+                strict_streams=strict_streams,
                 ssl_context=ssl_context,
                 observers=observers,
                 trust_env=trust_env,

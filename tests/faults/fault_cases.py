@@ -294,9 +294,11 @@ EXPECTED: dict[tuple[str, ...], Seen] = {
     ("endless-event", "azure"): _interrupted("LimitExceededError, event", retryable=False),
     ("events-after-end",): _OK,
     ("index-backwards",): _OK,
+    ("text-after-block-end",): _OK,
     ("no-done",): _OK,
     ("done-without-line-end",): _OK,
     ("bare-done",): _OK,
+    ("bare-done-without-line-end",): _OK,
 }
 """Fault, and where it matters call, sender and wire, in this order: what is seen when every attempt meets it."""
 

@@ -150,13 +150,32 @@ def test_row_57_what_follows_the_end_is_ignored_with_a_warning(play: Any, column
     (observation,) = play("events-after-end")
     assert observation.text == FULL_TEXT
     assert "ignored" in observation.response.warnings[0]
-    (observation,) = play("index-backwards")
-    if column.wire == "bedrock":
-        assert observation.text.endswith("laterearlier")
+    (observation,) = play("events-after-end", strict_streams=True)
+    assert observation.text == FULL_TEXT
+
+
+def test_row_57_blocks_out_of_order_are_taken_as_they_come_or_refused_where_that_is_asked_for(
+    emulator: Emulator, column: Column
+) -> None:
+    for api in ("chat",) if column.wire == "azure" else ("converse", "invoke"):
+        # Claude's native stream has one event more in front of its text.
+        half = HALF_TEXT.removesuffix(" jumps") if api == "invoke" else HALF_TEXT
+        for fault, before, after in (("index-backwards", " later", " earlier"), ("text-after-block-end", "", " and on")):
+            in_calls = api == "chat" and fault == "index-backwards"
+            lenient = observe(emulator, column, fault, "stream", api=api)
+            assert lenient.error is None
+            # Sorted, since blocks are put in their order at the end.
+            assert sorted(lenient.text) == sorted(FULL_TEXT + ("" if in_calls else before + after))
+            assert [call.id for call in lenient.response.tool_calls] == (["call_1", "call_0"] if in_calls else [])
+
+            strict = observe(emulator, column, fault, "stream", api=api, strict_streams=True)
+            kept = half if in_calls else half + before
+            assert strict.seen == Seen("StreamInterruptedError", "ProtocolError", False, kept)
+            assert "out of order" in str(strict.error)
 
 
 def test_row_58_a_missing_or_careless_done_is_no_truncation(play: Any) -> None:
-    for name in ("no-done", "done-without-line-end", "bare-done"):
+    for name in ("no-done", "done-without-line-end", "bare-done", "bare-done-without-line-end"):
         (observation,) = play(name)
         assert observation.text == FULL_TEXT
 

@@ -143,6 +143,15 @@ def test_done_is_accepted_at_the_end_without_its_blank_line(body: bytes) -> None
     assert decoder.finish() == []
 
 
+@pytest.mark.parametrize("body", [b"[DONE]", b"[DONE]\n", b"[DONE]\n\n", b": ping\n[DONE]"])
+def test_a_bare_done_says_nothing_and_is_no_cut_event(body: bytes) -> None:
+    """Some servers leave ``data:`` out; whether the answer was complete, its finish reason says."""
+    _, decoder = decode([b"data: a\n\n", body])
+
+    assert decoder.finish() == []
+    assert decoder.discarded == 0
+
+
 @pytest.mark.parametrize(
     ("body", "discarded"),
     [

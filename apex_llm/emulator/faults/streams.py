@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["STREAM_FAULTS"]
 
 import asyncio
+import base64
 import struct
 import zlib
 from collections.abc import Callable
@@ -84,6 +85,11 @@ async def _bare_done(connection: FaultConnection, call: FaultCall) -> None:
     await connection.write(call.head(last=True) + chunked((*kept, b"[DONE]\n\n")))
 
 
+async def _bare_done_without_line_end(connection: FaultConnection, call: FaultCall) -> None:
+    kept = (part for part in call.parts if b"[DONE]" not in part)
+    await connection.write(call.head(last=True) + chunked((*kept, b"[DONE]")))
+
+
 # Something else than a stream.
 
 
@@ -135,7 +141,14 @@ def _delta(call: FaultCall, text: bytes, *, index: int = 0) -> bytes:
         return data_event(b'{"id":"x","choices":[{"index":%d,"delta":{"content":"%b"}}]}' % (index, text))
     if call.request.operation == "converse-stream":
         return event_frame("contentBlockDelta", b'{"delta":{"text":"%b"},"contentBlockIndex":%d}' % (text, index))
-    return event_frame("chunk", b'{"bytes":"%b"}' % text)
+    return _claude(
+        b'{"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":"%b"}}' % (index, text)
+    )
+
+
+def _claude(event: bytes) -> bytes:
+    """One event of Claude's native format."""
+    return event_frame("chunk", b'{"bytes":"%b"}' % base64.b64encode(event))
 
 
 def _bad_utf8(call: FaultCall) -> bytes:
@@ -159,7 +172,24 @@ async def _split_characters(connection: FaultConnection, call: FaultCall) -> Non
 
 
 def _backwards(call: FaultCall) -> bytes:
-    return _delta(call, b"later", index=2) + _delta(call, b"earlier", index=1)
+    if call.wire == "azure":
+        calls = b'{"id":"x","choices":[{"index":0,"delta":{"tool_calls":[%b]}}]}'
+        one = b'{"index":%d,"id":"call_%d","function":{"name":"look_up","arguments":"{}"}}'
+        return data_event(calls % (one % (1, 1))) + data_event(calls % (one % (0, 0)))
+    started = b""
+    if call.request.operation != "converse-stream":  # where text has no start
+        started = _claude(b'{"type":"content_block_start","index":2,"content_block":{"type":"text","text":""}}')
+    return started + _delta(call, b" later", index=2) + _delta(call, b" earlier", index=1)
+
+
+def _after_block_end(call: FaultCall) -> bytes:
+    if call.wire == "azure":
+        end = data_event(b'{"id":"x","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}')
+    elif call.request.operation == "converse-stream":
+        end = event_frame("contentBlockStop", b'{"contentBlockIndex":0}')
+    else:
+        end = _claude(b'{"type":"content_block_stop","index":0}')
+    return end + _delta(call, b" and on")
 
 
 # Errors inside a 200.
@@ -306,8 +336,23 @@ STREAM_FAULTS = (
     _fault("pings-only", 55, "From the middle on keep-alives without end.", _pings_only),
     _fault("endless-event", 56, "A line or frame of 100 MiB.", _endless_event),
     _fault("events-after-end", 57, "More text after the terminal event.", _events_after_end),
-    _fault("index-backwards", 57, "Text for block 2, then for block 1.", _after_half(_backwards), wires=BEDROCK),
+    _fault(
+        "index-backwards", 57, "Text for block 2, then block 1; on Azure tool call 1, then 0.", _after_half(_backwards)
+    ),
+    _fault(
+        "text-after-block-end",
+        57,
+        "Text for a block, on Azure a choice, that has ended.",
+        _after_half(_after_block_end),
+    ),
     _fault("no-done", 58, "A finish reason, but no [DONE].", _no_done, wires=AZURE),
     _fault("done-without-line-end", 58, "[DONE] without the line end after it.", _done_without_line_end, wires=AZURE),
     _fault("bare-done", 58, "[DONE] without data: before it.", _bare_done, wires=AZURE),
+    _fault(
+        "bare-done-without-line-end",
+        58,
+        "[DONE] without data: before it and without a line end after it.",
+        _bare_done_without_line_end,
+        wires=AZURE,
+    ),
 )

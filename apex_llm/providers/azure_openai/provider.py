@@ -102,6 +102,8 @@ class AzureOpenAIProvider(BaseLlmProvider):
         timeout: Seconds for a whole call, or a ``Timeout``.
         retry: A ``RetryPolicy``; ``None`` switches retries off.
         limits: ``Limits``: retry quota, rates, concurrency, breaker. Shared by all that are given the same object.
+        strict_streams: Whether content that arrives out of order, such as text for a block that had ended, is a
+            ``ProtocolError``; otherwise it is taken as it comes.
         ssl_context: For private certificate authorities or client certificates.
         observers: Told of every attempt.
         trust_env: Whether ``HTTP_PROXY`` and its kin are honoured.
@@ -133,12 +135,15 @@ class AzureOpenAIProvider(BaseLlmProvider):
         timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
         retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
         limits: Limits | None = None,
+        strict_streams: bool = False,
         ssl_context: ssl.SSLContext | None = None,
         observers: Sequence[Observer] = (),
         trust_env: bool = True,
         allow_insecure: bool = False,
     ) -> None:
-        super().__init__(default_model=default_deployment, timeout=timeout, retry=retry, limits=limits)
+        super().__init__(
+            default_model=default_deployment, timeout=timeout, retry=retry, limits=limits, strict_streams=strict_streams
+        )
         explicit: dict[str, Any] = {
             "api_key": api_key,
             "azure_ad_token": azure_ad_token,

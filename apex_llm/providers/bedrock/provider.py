@@ -92,6 +92,8 @@ class BedrockProvider(BaseLlmProvider):
         timeout: Seconds for a whole call, or a ``Timeout``.
         retry: A ``RetryPolicy``; ``None`` switches retries off. Else ``AWS_MAX_ATTEMPTS`` attempts, or three.
         limits: ``Limits``: retry quota, rates, concurrency, breaker. Shared by all that are given the same object.
+        strict_streams: Whether content that arrives out of order, such as text for a block that had ended, is a
+            ``ProtocolError``; otherwise it is taken as it comes.
         ssl_context: For private certificate authorities or client certificates.
         observers: Told of every attempt.
         trust_env: Whether ``HTTP_PROXY`` and its kin are honoured.
@@ -121,6 +123,7 @@ class BedrockProvider(BaseLlmProvider):
         timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
         retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
         limits: Limits | None = None,
+        strict_streams: bool = False,
         ssl_context: ssl.SSLContext | None = None,
         observers: Sequence[Observer] = (),
         trust_env: bool = True,
@@ -129,7 +132,9 @@ class BedrockProvider(BaseLlmProvider):
         environ = dict(os.environ)
         if isinstance(retry, NotGiven):
             retry = _retry_policy(environ)
-        super().__init__(default_model=default_model, timeout=timeout, retry=retry, limits=limits)
+        super().__init__(
+            default_model=default_model, timeout=timeout, retry=retry, limits=limits, strict_streams=strict_streams
+        )
         if credentials is not None and bearer_token is not None:
             raise ConfigurationError(
                 "Both credentials= and bearer_token= were given.",
