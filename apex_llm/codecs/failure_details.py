@@ -24,9 +24,7 @@ __all__ = [
 import contextlib
 import re
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -203,6 +201,8 @@ def error_for_status(status: int) -> tuple[type[ApexLlmError], bool]:
 
 def status_phrase(status: int) -> str:
     """``HTTP 503 Service Unavailable``."""
+    from http import HTTPStatus  # as urllib.parse below: milliseconds that only failures need
+
     try:
         return f"HTTP {status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -211,6 +211,8 @@ def status_phrase(status: int) -> str:
 
 def unexpected_redirect(status: int, location: str | None, **facts: Any) -> ProtocolError:
     """The error for a 3xx: no redirect is followed, since it would carry credentials elsewhere."""
+    from urllib.parse import urlsplit
+
     host: str | None = None
     with contextlib.suppress(ValueError):
         host = urlsplit(location).hostname if location else None

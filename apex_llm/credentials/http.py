@@ -10,9 +10,7 @@ __all__ = ["Reply", "decode", "fetch", "is_link_local", "is_loopback", "seconds_
 
 import asyncio
 import datetime as dt
-import ipaddress
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -23,6 +21,7 @@ from apex_llm.errors import (
     RequestTimeoutError,
     ResponseFormatError,
 )
+from apex_llm.protocol import addresses
 from apex_llm.types.http import Headers, HttpRequest, Origin, Send, Timeout
 
 _LIMIT = 64 * 1024
@@ -49,6 +48,8 @@ def split_url(url: str, *, name: str) -> tuple[Origin, str]:
         url: An absolute ``http`` or ``https`` URL without user information.
         name: The variable or argument it came from, for the message.
     """
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -66,21 +67,12 @@ def split_url(url: str, *, name: str) -> tuple[Origin, str]:
 
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost" or addresses.is_loopback(host)
 
 
 def is_link_local(host: str) -> bool:
     """Whether ``host`` is a link-local address, or the unique local one that AWS uses alike."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_link_local or host in {"fd00:ec2::254", "fd00:ec2::23"}
+    return host in {"fd00:ec2::254", "fd00:ec2::23"} or addresses.is_link_local(host)
 
 
 async def fetch(

@@ -18,13 +18,11 @@ from typing import Final
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTH: Final = "|".join(_MONTHS)
 _TIME: Final = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"
-_DATE_FORMS: Final = tuple(
-    re.compile(form, re.ASCII)
-    for form in (
-        rf"\w{{3}}, (?P<day>\d\d) (?P<month>{_MONTH}) (?P<year>\d{{4}}) {_TIME} GMT",
-        rf"\w{{6,9}}, (?P<day>\d\d)-(?P<month>{_MONTH})-(?P<year>\d\d) {_TIME} GMT",  # RFC 850
-        rf"\w{{3}} (?P<month>{_MONTH}) (?P<day>[ \d]\d) {_TIME} (?P<year>\d{{4}})",  # asctime
-    )
+# Compiled at the first date, by re, which remembers: most processes never read one.
+_DATE_FORMS: Final = (
+    rf"\w{{3}}, (?P<day>\d\d) (?P<month>{_MONTH}) (?P<year>\d{{4}}) {_TIME} GMT",
+    rf"\w{{6,9}}, (?P<day>\d\d)-(?P<month>{_MONTH})-(?P<year>\d\d) {_TIME} GMT",  # RFC 850
+    rf"\w{{3}} (?P<month>{_MONTH}) (?P<day>[ \d]\d) {_TIME} (?P<year>\d{{4}})",  # asctime
 )
 _MILLISECOND_HINTS: Final = ("retry-after-ms", "x-ms-retry-after-ms", "x-amz-retry-after")
 _RESET_HINTS: Final = ("x-ratelimit-reset-tokens", "x-ratelimit-reset-requests", "x-rate-limit-reset-tokens")
@@ -101,7 +99,7 @@ def parse_http_date(text: str) -> float | None:
     """Seconds since the epoch of an HTTP date in any of its three forms; ``None`` for anything else."""
     text = text.strip()
     for form in _DATE_FORMS:
-        match = form.fullmatch(text)
+        match = re.fullmatch(form, text, re.ASCII)
         if match is None:
             continue
         year = int(match["year"])

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 __all__ = ["Endpoint", "is_loopback", "is_metadata", "parse_endpoint", "path_segment"]
 
-import ipaddress
-import re
-from urllib.parse import urlsplit
-
 import msgspec
 
 from apex_llm.errors import InvalidEndpointError, InvalidRequestError
+from apex_llm.protocol import addresses
 from apex_llm.protocol.sigv4 import encode_path_segment
 from apex_llm.types.http import Origin
 
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_IN_LABELS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
+_PLAIN = _IN_LABELS | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ.~/")
 _MAX_SEGMENT = 2048
 
 
@@ -44,8 +42,42 @@ def parse_endpoint(url: str, *, name: str, allow_insecure: bool = False) -> tupl
     text = url.strip()
     if "://" not in text:
         text = f"https://{text}"
+    scheme, host, port, path, query = _plain_parts(text) or _parts(text, name)
+    if not _is_host(host):
+        raise _bad(name, f"has no usable host name ({host[:80]!r})", "Write it as https://host[:port].")
+    if is_metadata(host):
+        raise _bad(name, f"is the metadata address {host}", "Give the address of the model service.")
+    if scheme == "http" and not allow_insecure and not is_loopback(host):
+        raise _bad(
+            name, f"sends credentials unencrypted to {host}", "Use https://, or pass allow_insecure=True if you must."
+        )
+    base_path = path.rstrip("/")
+    if any(character <= " " or character >= "\x7f" for character in base_path) or "/../" in f"{base_path}/":
+        raise _bad(name, "has a path with spaces, control characters or '..'", "Leave the path out, or encode it.")
+    origin = Origin(scheme, host, port or (443 if scheme == "https" else 80))
+    return Endpoint(origin, base_path), query
+
+
+def _plain_parts(url: str) -> tuple[str, str, int | None, str, str] | None:
+    """Scheme, host, port, path and query of a URL that has nothing to argue about; ``None`` for any other.
+
+    What remains is for ``urllib.parse``, whose import takes longer than all else that a provider's set-up does.
+    """
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    host, colon, port = authority.partition(":")
+    if scheme not in {"http", "https"} or not host or not _PLAIN.issuperset(host + path):
+        return None
+    if colon and not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+        return None
+    return scheme, host.lower(), int(port) if port else None, slash + path, ""
+
+
+def _parts(url: str, name: str) -> tuple[str, str, int | None, str, str]:
+    from urllib.parse import urlsplit
+
     try:
-        parts = urlsplit(text)
+        parts = urlsplit(url)
         host, port = (parts.hostname or "").lower(), parts.port
     except ValueError as error:
         raise _bad(name, f"cannot be read as a URL ({error})", "Write it as https://host[:port].") from error
@@ -55,19 +87,7 @@ def parse_endpoint(url: str, *, name: str, allow_insecure: bool = False) -> tupl
         raise _bad(name, "carries a user name or password", "Pass credentials by their own arguments.")
     if parts.fragment:
         raise _bad(name, "carries a fragment (#...)", "Leave out everything from the # on.")
-    if not _is_host(host):
-        raise _bad(name, f"has no usable host name ({host[:80]!r})", "Write it as https://host[:port].")
-    if is_metadata(host):
-        raise _bad(name, f"is the metadata address {host}", "Give the address of the model service.")
-    if parts.scheme == "http" and not allow_insecure and not is_loopback(host):
-        raise _bad(
-            name, f"sends credentials unencrypted to {host}", "Use https://, or pass allow_insecure=True if you must."
-        )
-    base_path = parts.path.rstrip("/")
-    if any(character <= " " or character >= "\x7f" for character in base_path) or "/../" in f"{base_path}/":
-        raise _bad(name, "has a path with spaces, control characters or '..'", "Leave the path out, or encode it.")
-    origin = Origin(parts.scheme, host, port or (443 if parts.scheme == "https" else 80))
-    return Endpoint(origin, base_path), parts.query
+    return parts.scheme, host, port, parts.path, parts.query
 
 
 def path_segment(text: str, *, what: str, hint: str, keep: str = "") -> str:
@@ -94,29 +114,25 @@ def is_loopback(host: str) -> bool:
     """Whether ``host`` is this machine, by name or address; no look-up."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return addresses.is_loopback(host)
 
 
 def is_metadata(host: str) -> bool:
     """Whether ``host`` is a cloud's metadata or credential address; no look-up."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host in {"metadata.google.internal", "instance-data"}
-    return address.is_link_local or str(address) in {"fd00:ec2::254", "fd00:ec2::23"}
+    if host in {"metadata.google.internal", "instance-data"} or addresses.is_link_local(host):
+        return True
+    return str(addresses.ipv6(host)) in {"fd00:ec2::254", "fd00:ec2::23"}
 
 
 def _is_host(host: str) -> bool:
     if not host or len(host) > 253:
         return False
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return all(_LABEL.fullmatch(label) for label in host.rstrip(".").split("."))
-    return True
+    if addresses.is_address(host):
+        return True
+    return all(
+        0 < len(label) <= 63 and _IN_LABELS.issuperset(label) and label[0] != "-" != label[-1]
+        for label in host.rstrip(".").split(".")
+    )
 
 
 def _bad(name: str, problem: str, hint: str) -> InvalidEndpointError:

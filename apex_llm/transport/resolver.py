@@ -8,13 +8,12 @@ from __future__ import annotations
 
 __all__ = ["Address", "Resolver", "is_link_local"]
 
-import contextlib
-import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from apex_llm.errors import ConnectionFailedError, InvalidEndpointError
+from apex_llm.protocol import addresses
 from apex_llm.transport.background import SingleFlight
 from apex_llm.transport.network_errors import connection_failed
 
@@ -23,7 +22,7 @@ Address: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 Lookup: TypeAlias = Callable[[str, int], Sequence[Address]]
 
-_AWS_METADATA = ipaddress.ip_address("fd00:ec2::254")
+_AWS_METADATA = "fd00:ec2::254"
 
 
 def _lookup(host: str, port: int) -> Sequence[Address]:
@@ -33,17 +32,13 @@ def _lookup(host: str, port: int) -> Sequence[Address]:
 
 def is_link_local(address: str) -> bool:
     """Whether an IP address is link-local or a cloud's metadata service, also when it is wrapped in IPv6."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed == _AWS_METADATA:
+    address = address.partition("%")[0]
+    parsed = addresses.ipv6(address)
+    if parsed is not None:
+        if str(parsed) == _AWS_METADATA:
             return True
-        inner = parsed.ipv4_mapped or parsed.sixtofour
-        if inner is not None:
-            parsed = inner
-    return parsed.is_link_local
+        address = str(parsed.ipv4_mapped or parsed.sixtofour or parsed)
+    return addresses.is_link_local(address)
 
 
 class Resolver:
@@ -88,12 +83,10 @@ class Resolver:
 
 
 def _literal(host: str, port: int) -> Address | None:
-    with contextlib.suppress(ValueError):
-        parsed = ipaddress.ip_address(host)
-        if parsed.version == 4:
-            return socket.AF_INET, (host, port)
-        if "%" not in host:
-            return socket.AF_INET6, (host, port, 0, 0)
+    if addresses.ipv4(host) is not None:
+        return socket.AF_INET, (host, port)
+    if "%" not in host and addresses.ipv6(host) is not None:
+        return socket.AF_INET6, (host, port, 0, 0)
     return None
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 __all__ = ["Sender", "proxy_for", "sender_for"]
 
 import contextlib
-import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from apex_llm.protocol.addresses import is_loopback
 from apex_llm.transport.http11_sender import Http11Sender
 from apex_llm.transport.httpx_sender import HttpxSender, proxied_client
 from apex_llm.transport.resolver import is_link_local
@@ -96,12 +96,12 @@ def _either(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost" or host.endswith(".localhost")
+    return is_loopback(host) or host == "localhost" or host.endswith(".localhost")
 
 
 def _is_excluded(origin: Origin, exclusions: str) -> bool:
+    import ipaddress
+
     for exclusion in exclusions.replace(" ", ",").split(","):
         if not exclusion:
             continue

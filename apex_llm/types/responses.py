@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["ChatResponse", "FinishReason", "Usage"]
 
 import enum
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,6 +107,8 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         try:
             return msgspec.json.decode(self.body)
         except (msgspec.DecodeError, UnicodeDecodeError):
+            import json  # 3 ms that hardly any process needs
+
             # Lone surrogates and the like, which the codecs have read as well.
             return json.loads(self.body.decode("utf-8-sig", "replace"), strict=False)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from apex_llm import ConfigurationError
+from apex_llm import ConfigurationError, InvalidEndpointError
 from apex_llm.providers.azure_openai.endpoints import azure_surface
 from apex_llm.providers.bedrock.endpoints import bedrock_endpoints
 from apex_llm.providers.bedrock.models import ALIASES, resolve_alias
+from apex_llm.providers.endpoints import parse_endpoint
 
 
 @pytest.mark.parametrize(
@@ -172,3 +176,23 @@ def test_preview_is_the_v1_surface_with_its_one_query() -> None:
 
     assert surface.is_v1
     assert surface.query == (("api-version", "preview"),)
+
+
+@given(
+    st.sampled_from(["https://", "http://", "HTTPS://", ""]),
+    st.lists(st.sampled_from([*"aZ0.-_~/:@?#[]%\\ ", "a.example", ":443", ":65536", "127.0.0.1"]), max_size=8),
+)
+def test_an_endpoint_is_taken_apart_as_urllib_takes_it_apart(scheme: str, pieces: list[str]) -> None:
+    """Plain URLs are not given to urllib, which takes longer to import than a call takes."""
+    text = scheme + "".join(pieces)
+    try:
+        endpoint, query = parse_endpoint(text, name="x", allow_insecure=True)
+    except InvalidEndpointError:
+        return
+    parts = urlsplit(text.strip() if "://" in text else f"https://{text.strip()}")
+
+    assert (endpoint.origin.scheme, endpoint.origin.host) == (parts.scheme, parts.hostname)
+    assert endpoint.origin.port == (parts.port or {"https": 443, "http": 80}[parts.scheme])
+    assert (endpoint.base_path, query) == (parts.path.rstrip("/"), parts.query)
+    assert parts.username is None
+    assert not parts.fragment
