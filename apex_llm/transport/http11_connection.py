@@ -135,7 +135,7 @@ class Http11Connection(asyncio.BufferedProtocol):
         parser = self._parser
         had_head = parser.head_complete
         exchange.touched = True
-        body = parser.feed(self._read_buffer[:nbytes].tobytes())
+        body = parser.feed(self._read_buffer[:nbytes])
         if body:
             exchange.pieces.append(body)
             exchange.queued += len(body)

@@ -118,10 +118,11 @@ class ResponseParser:
         self._llhttp = None
         self.on_body = self.on_chunk_header = None
 
-    def feed(self, data: bytes) -> bytes:
-        """Take what arrived; give the body bytes in it."""
-        if self.head_complete:
-            return self._feed_body(data)
+    def feed(self, data: bytes | memoryview) -> bytes:
+        """Take what arrived; give the body bytes in it, copied: the caller may overwrite ``data`` afterwards."""
+        return self._feed_body(data) if self.head_complete else self._feed_start(bytes(data))
+
+    def _feed_start(self, data: bytes) -> bytes:
         if self._head_size + len(data) <= MAX_HEAD_BYTES:
             return self._feed_head(data)
         # Never more than the limit is fed before the head is known to have ended.
@@ -178,9 +179,17 @@ class ResponseParser:
         fed.clear()
         return body
 
-    def _feed_body(self, data: bytes) -> bytes:
+    def _feed_body(self, data: bytes | memoryview) -> bytes:
         self._parse(data)
         fed = self._fed
+        if len(fed) == 2 and not fed[0]:
+            # One event, one chunk, one read: how most pieces of a stream arrive. All of its line is here.
+            body = fed[1]
+            if body and len(data) - len(body) <= _CHUNK_LINE and self.failure is None:
+                self._received += len(body)
+                self._pending = 0
+                fed.clear()
+                return body
         body = fed[0] if len(fed) == 1 else b"".join(fed)
         self._received += len(body)
         if self._chunked and self.failure is None:
@@ -188,7 +197,7 @@ class ResponseParser:
         fed.clear()
         return body
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes | memoryview) -> None:
         llhttp = self._llhttp
         if llhttp is None or self.failure is not None:
             return
