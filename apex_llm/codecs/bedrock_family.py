@@ -10,14 +10,15 @@ from __future__ import annotations
 __all__ = ["ClaudeTraits", "bare_model_id", "claude_traits", "claude_version", "vendor"]
 
 import functools
-import re
 from typing import Literal
 
 import msgspec
 
+from apex_llm.codecs.lazy_pattern import LazyPattern
+
 _GEOGRAPHIES = frozenset({"us", "eu", "apac", "jp", "au", "ca", "in", "global", "us-gov"})
 _TRANSPARENT_RESOURCES = frozenset({"foundation-model", "inference-profile", "custom-model"})
-_CONTEXT_SUFFIX = re.compile(r"(:\d+):\w+$")
+_CONTEXT_SUFFIX = LazyPattern(r"(:\d+):\w+$")
 
 
 @functools.lru_cache(maxsize=512)  # pure, and asked for several times by every call
@@ -37,7 +38,7 @@ def bare_model_id(model_id: str) -> str:
     first, dot, after = bare.partition(".")
     if dot and first in _GEOGRAPHIES and "." in after:
         bare = after
-    return _CONTEXT_SUFFIX.sub(r"\1", bare)
+    return _CONTEXT_SUFFIX.sub(r"\1", bare) if bare.count(":") > 1 else bare
 
 
 def vendor(model_id: str) -> str:
@@ -71,9 +72,9 @@ class ClaudeTraits(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a system message may stand in the middle of the conversation."""
 
 
-_NEW_STYLE = re.compile(r"claude-([a-z]+)-(\d{1,2})(?:-(\d{1,2}))?(?=[-:@]|$)")
-_OLD_STYLE = re.compile(r"claude-(\d)(?:-(\d))?(?=[-:@]|$)")
-_LEGACY = re.compile(r"claude-(?:v\d|instant|2)")
+_NEW_STYLE = LazyPattern(r"claude-([a-z]+)-(\d{1,2})(?:-(\d{1,2}))?(?=[-:@]|$)")
+_OLD_STYLE = LazyPattern(r"claude-(\d)(?:-(\d))?(?=[-:@]|$)")
+_LEGACY = LazyPattern(r"claude-(?:v\d|instant|2)")
 
 _EFFORTS = ("low", "medium", "high", "max")
 _EFFORTS_WITH_XHIGH = ("low", "medium", "high", "xhigh", "max")

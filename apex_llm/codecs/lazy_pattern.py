@@ -1,7 +1,7 @@
 """Regular expressions that are compiled when they are first needed.
 
-Those that read error texts are many, and most processes never meet an error: compiled at import
-they would be a good part of the time to the first answer.
+Those that read error texts and model names are many, and most processes never need one of them:
+compiled at import they would be a good part of the time to the first answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 
 class LazyPattern:
-    """The part of ``re.Pattern`` that reading errors needs."""
+    """The part of ``re.Pattern`` that reading errors and names needs."""
 
     __slots__ = ("_flags", "_pattern", "_text")
 
@@ -26,6 +26,10 @@ class LazyPattern:
         if self._pattern is None:
             self._pattern = re.compile(self._text, self._flags)
         return self._pattern
+
+    def match(self, text: str) -> re.Match[str] | None:
+        """As ``re.Pattern.match``."""
+        return self._compiled().match(text)
 
     def search(self, text: str) -> re.Match[str] | None:
         """As ``re.Pattern.search``."""

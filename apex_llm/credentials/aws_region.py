@@ -21,7 +21,7 @@ from apex_llm.errors import ApexLlmError, ConfigurationError, InvalidEndpointErr
 from apex_llm.types.secrets import AccessToken, CredentialSource, Secret
 
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}")
-_ZONE = re.compile(r"([a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2})[a-z]")
+_ZONE = r"([a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2})[a-z]"
 _FALLBACK = "us-east-1"
 _RECHECK = 60.0
 
@@ -36,7 +36,7 @@ def check_region(region: str, *, source: str = "aws_region") -> str:
         return region
     shown = region if len(region) <= 40 else f"{region[:40]}…"
     hint = "Regions look like us-east-1, eu-central-1 or us-gov-west-1."
-    if zone := _ZONE.fullmatch(region):
+    if zone := re.fullmatch(_ZONE, region):
         hint = f"That is an availability zone; its region is {zone[1]}."
     elif _REGION.fullmatch(cleaned := region.strip().lower().replace("_", "-").replace(" ", "-")):
         hint = f"Did you mean {cleaned}?"

@@ -5,15 +5,15 @@ from __future__ import annotations
 __all__ = ["Authentication", "Backend", "merge_headers", "query_string", "together"]
 
 import asyncio
-import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
-from urllib.parse import quote
 
 from apex_llm.errors import ApexLlmError, InvalidRequestError
+from apex_llm.protocol.sigv4 import percent_encode
 from apex_llm.providers.endpoints import Endpoint, is_metadata
 from apex_llm.transport.classify import ClassifyLayer
+from apex_llm.transport.http11_request import is_token
 from apex_llm.transport.http11_sender import Http11Sender
 from apex_llm.transport.observe import ObserveLayer, Observer
 from apex_llm.transport.pipeline import compose
@@ -22,7 +22,6 @@ from apex_llm.types.http import Headers, HttpRequest, HttpResponse, Layer, Origi
 
 T = TypeVar("T")
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CLOSING_SECONDS = 1.0
 _OURS = frozenset(
     {"authorization", "api-key", "connection", "content-length", "host", "transfer-encoding", "x-amz-date"}
@@ -164,7 +163,7 @@ def merge_headers(headers: Sequence[tuple[str, str]], extra: Mapping[str, str] |
                 phase="prepare",
                 hint="Credentials, host and length are set by the provider; pass credentials to its constructor.",
             )
-        if not _TOKEN.fullmatch(name) or any(character in value for character in "\r\n\0"):
+        if not is_token(name) or any(character in value for character in "\r\n\0"):
             raise InvalidRequestError(
                 f"extra_headers has a name or value that no HTTP header may have ({name[:40]!r}).", phase="prepare"
             )
@@ -176,4 +175,4 @@ def query_string(*pairs: tuple[str, str]) -> str:
     """``?a=1&b=2`` with a space as ``%20``, as signatures want it; ``""`` without pairs."""
     if not pairs:
         return ""
-    return "?" + "&".join(f"{quote(name, safe='-._~')}={quote(value, safe='-._~')}" for name, value in pairs)
+    return "?" + "&".join(f"{percent_encode(name)}={percent_encode(value)}" for name, value in pairs)

@@ -6,14 +6,12 @@ out: a value that could end its own line would let its author write headers, or 
 
 from __future__ import annotations
 
-__all__ = ["HeadWriter", "sender_headers"]
-
-import re
+__all__ = ["HeadWriter", "is_token", "sender_headers"]
 
 from apex_llm.errors import InvalidRequestError
 from apex_llm.types.http import HttpRequest
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_IN_TOKENS = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _OWNED = frozenset({"host", "content-length", "connection"})
 _REFUSED = frozenset({"transfer-encoding", "upgrade", "expect", "te", "trailer"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -106,8 +104,13 @@ class HeadWriter:
         return prefix
 
 
+def is_token(text: str) -> bool:
+    """Whether ``text`` may be a method or the name of a header (RFC 9110 section 5.6.2)."""
+    return bool(text) and _IN_TOKENS.issuperset(text)
+
+
 def _checked_name(name: str) -> str:
-    if _TOKEN.fullmatch(name) is None:
+    if not is_token(name):
         raise InvalidRequestError(f"{name!r} is not a header name.", phase="prepare")
     lower = name.lower()
     if lower in _REFUSED:
@@ -118,5 +121,5 @@ def _checked_name(name: str) -> str:
 def _check_request_line(method: str, target: str) -> None:
     if not (target.startswith("/") and target.isascii() and target.isprintable() and " " not in target):
         raise InvalidRequestError("The request target is not a percent-encoded path.", phase="prepare")
-    if _TOKEN.fullmatch(method) is None:
+    if not is_token(method):
         raise InvalidRequestError(f"{method!r} is not an HTTP method.", phase="prepare")

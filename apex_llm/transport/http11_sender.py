@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import math
 import os
-import re
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
@@ -25,7 +24,7 @@ from apex_llm.transport.resolver import Address, Resolver
 from apex_llm.transport.tls import ContextLoader, TrustRoots
 from apex_llm.types.http import HttpRequest, HttpResponse, Origin
 
-_NOT_IN_HOSTS = re.compile(r"[\s/?#@\\]")
+_NOT_IN_HOSTS = frozenset(" /?#@\\")
 _SCHEMES = frozenset({"http", "https"})
 
 
@@ -164,7 +163,7 @@ class Http11Sender:
     def _open_pool(self, pools: _LoopPools, origin: Origin) -> OriginPool:
         if origin.scheme not in _SCHEMES:
             raise InvalidRequestError(f"{origin.scheme!r} is not http or https.", phase="prepare")
-        if not origin.host.isprintable() or _NOT_IN_HOSTS.search(origin.host):
+        if not origin.host.isprintable() or not _NOT_IN_HOSTS.isdisjoint(origin.host):
             raise InvalidRequestError(f"{origin.host!r} is not a host name.", phase="prepare")
         pool = OriginPool(loop=asyncio.get_running_loop(), origin=origin, settings=self._settings)
         pools.origins[origin] = pool

@@ -18,7 +18,7 @@ from apex_llm.providers.endpoints import Endpoint, parse_endpoint
 from apex_llm.types.http import Origin
 
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
-_ZONE = re.compile(r"([a-z]{2,}(-[a-z]+)+-\d+)[a-z]")
+_ZONE = r"([a-z]{2,}(-[a-z]+)+-\d+)[a-z]"
 
 # Partition by the region's first labels: suffix, and suffix for dual-stack.
 _PARTITIONS: tuple[tuple[str, str, str], ...] = (
@@ -48,7 +48,7 @@ def validate_region(region: str, *, source: str = "aws_region") -> str:
     """
     if len(region) <= 63 and _REGION.fullmatch(region):
         return region
-    zone = _ZONE.fullmatch(region)
+    zone = re.fullmatch(_ZONE, region)
     hint = (
         f"{region!r} is an availability zone; the region is {zone[1]!r}."
         if zone

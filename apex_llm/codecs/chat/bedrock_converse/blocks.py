@@ -18,6 +18,7 @@ from apex_llm.codecs.chat._common import (
     tool_result_text,
 )
 from apex_llm.codecs.chat.bedrock_converse.families import Family
+from apex_llm.codecs.lazy_pattern import LazyPattern
 from apex_llm.errors import InvalidRequestError
 from apex_llm.types.messages import (
     AudioPart,
@@ -37,8 +38,8 @@ _Block = dict[str, Any]
 
 _LOCATIONS = frozenset({"documentChar", "documentPage", "documentChunk", "searchResultLocation", "web"})
 _FORMATS = {"3gp": "three_gp", "htm": "html", "text": "txt", "plain": "txt", "markdown": "md"}
-_NOT_IN_NAMES = re.compile(r"[^\w\s()\[\]-]", re.ASCII)
-_SPACES = re.compile(r"\s+")
+_NOT_IN_NAMES = LazyPattern(r"[^\w\s()\[\]-]", re.ASCII)
+_SPACES = LazyPattern(r"\s+")
 _LONGEST_NAME = 200
 
 
