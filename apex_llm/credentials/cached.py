@@ -14,7 +14,6 @@ from __future__ import annotations
 __all__ = ["CachedCredentials", "Fetched", "StaticCredentials"]
 
 import asyncio
-import copy
 import logging
 import os
 import threading
@@ -339,6 +338,8 @@ class CachedCredentials(Generic[T]):
 
 def _again(error: ApexLlmError) -> ApexLlmError:
     """A copy for one waiter: callers add facts and tracebacks to what they catch."""
+    import copy
+
     twin: Any = copy.copy(error)
     twin.__cause__ = error.__cause__
     return twin

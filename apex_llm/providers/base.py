@@ -11,10 +11,8 @@ from __future__ import annotations
 __all__ = ["BaseLlmProvider", "Plane", "Resolved", "Route"]
 
 import asyncio
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self, TypeVar, Unpack, cast
 
@@ -58,8 +56,7 @@ class Resolved(msgspec.Struct, frozen=True):
     """The id by which the model's abilities are known; the same as ``model`` where nothing better is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plane:
+class Plane(msgspec.Struct, frozen=True):
     """One address of a service with everything between us and it: layers, credentials, sender."""
 
     endpoint: Endpoint
@@ -68,8 +65,7 @@ class Plane:
     """Whether something was renewed (credentials, clock) that makes one more attempt worth it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """All that a provider knows of one call, as a value that a test can compare."""
 
     request: HttpRequest
@@ -142,6 +138,8 @@ class BaseLlmProvider(ABC):
             timeout: Seconds in all, or a ``Timeout``; ``None`` waits for ever.
             retry: A policy; ``None`` switches retries off.
         """
+        import copy
+
         other = copy.copy(self)
         if not isinstance(timeout, NotGiven):
             other._timeout = as_timeout(timeout, self._timeout)

@@ -9,7 +9,6 @@ import logging
 import os
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
@@ -71,8 +70,7 @@ _DISPENSABLE: Final = (
 _DEPLOYMENT_HINT: Final = "Pass the name of a deployment, as the portal lists it; it is not the model's name."
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
+class _Ready(msgspec.Struct, frozen=True):
     """What the first call found out."""
 
     surface: AzureSurface

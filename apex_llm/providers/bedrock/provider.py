@@ -9,7 +9,6 @@ import logging
 import os
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final, Literal
 
@@ -61,8 +60,7 @@ _MODEL_HINT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
+class _Ready(msgspec.Struct, frozen=True):
     """What the first call found out."""
 
     region: str
