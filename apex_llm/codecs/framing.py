@@ -19,8 +19,27 @@ from apex_llm.codecs.base import DONE
 from apex_llm.codecs.bedrock_failures import bedrock_stream_failure
 from apex_llm.codecs.json_text import decode_json
 from apex_llm.errors import ApexLlmError, ProtocolError, ResponseFormatError, StreamTruncatedError
-from apex_llm.protocol.eventstream import EventStreamDecoder, HeaderValue
+from apex_llm.protocol.eventstream import FrameDecoder, HeaderValue
 from apex_llm.protocol.sse import SseDecoder
+
+
+class _EventFrames(FrameDecoder[Any]):
+    """Gives the type of a plain event, and the headers of anything else."""
+
+    __slots__ = ("plain",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = True
+        """Whether all frames so far were plain events."""
+
+    def interpret(self, headers: Mapping[str, HeaderValue]) -> Any:
+        """``str`` or headers."""
+        name = headers.get(":event-type")
+        if type(name) is str and name != "initial-response" and headers.get(":message-type", "event") == "event":
+            return name
+        self.plain = False
+        return headers
 
 
 class EventStreamFraming:
@@ -33,29 +52,29 @@ class EventStreamFraming:
             ``bedrock_failure`` would give.
     """
 
+    __slots__ = ("_decoder", "_model", "_region")
+
     def __init__(self, *, model: str | None = None, region: str | None = None) -> None:
-        self._decoder = EventStreamDecoder()
+        self._decoder = _EventFrames()
         self._model = model
         self._region = region
 
     def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
         """Event type and payload of each frame that is complete."""
-        # Not a generator itself: the bytes are taken in now, the frames looked at one by one.
-        return self._events(self._decoder.feed(data))
+        frames = self._decoder.feed(data)
+        return frames if self._decoder.plain else self._events(frames)
 
     def finish(self) -> Iterator[tuple[str, bytes]]:
         """Nothing more; raises ``StreamTruncatedError`` for part of a frame left over."""
         self._decoder.finish()
         return iter(())
 
-    def _events(self, frames: Iterator[tuple[Mapping[str, HeaderValue], bytes]]) -> Iterator[tuple[str, bytes]]:
-        for headers, payload in frames:
-            name = headers.get(":event-type")
-            if type(name) is str and headers.get(":message-type", "event") == "event":
-                if name != "initial-response":
-                    yield name, payload
+    def _events(self, frames: Iterator[tuple[Any, bytes]]) -> Iterator[tuple[str, bytes]]:
+        for name, payload in frames:
+            if type(name) is str:
+                yield name, payload
             else:
-                yield from self._other_frame(headers, payload)
+                yield from self._other_frame(name, payload)
 
     def _other_frame(self, headers: Mapping[str, HeaderValue], payload: bytes) -> Iterator[tuple[str, bytes]]:
         kind = _text(headers.get(":message-type"))
@@ -66,7 +85,9 @@ class EventStreamFraming:
             raise bedrock_stream_failure(
                 exception or code, payload, message=message, model=self._model, region=self._region
             )
-        yield _text(headers.get(":event-type")) or "", payload
+        name = _text(headers.get(":event-type")) or ""
+        if name != "initial-response" or kind not in (None, "event"):
+            yield name, payload
 
 
 def _text(value: Any) -> str | None:
@@ -91,8 +112,15 @@ class ChunkFraming(EventStreamFraming):
         ResponseFormatError: A chunk is not base64 in JSON.
     """
 
-    def _events(self, frames: Iterator[tuple[Mapping[str, HeaderValue], bytes]]) -> Iterator[tuple[str, bytes]]:
-        for name, payload in super()._events(frames):
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+        """Event type and payload of each frame that is complete; of a chunk, what it wraps."""
+        # Not a generator itself: the bytes are taken in now, the frames looked at one by one.
+        return self._unwrapped(super().feed(data))
+
+    def _unwrapped(self, events: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        for name, payload in events:
             if name != "chunk":
                 yield name, payload
                 continue
@@ -128,6 +156,8 @@ class SseFraming:
         ApexLlmError: The service sent an error as an event, typed by its code.
     """
 
+    __slots__ = ("_decoder", "_model", "_provider")
+
     def __init__(self, *, model: str | None = None, provider: str = "azure_openai") -> None:
         self._decoder = SseDecoder()
         self._model = model
@@ -135,7 +165,13 @@ class SseFraming:
 
     def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
         """Name and data of each event that is complete."""
-        return self._checked(self._decoder.feed_raw(data))
+        events = self._decoder.feed_raw(data)
+        if not isinstance(events, list):
+            return self._checked(events)
+        for name, payload in events:
+            if name == "error" or not payload.startswith(_USUAL):
+                return self._checked(events)
+        return iter(events)
 
     def finish(self) -> Iterator[tuple[str, bytes]]:
         """A ``[DONE]`` that came without its empty line; raises ``StreamTruncatedError`` for half an event."""

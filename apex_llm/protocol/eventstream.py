@@ -14,6 +14,7 @@ __all__ = [
     "MAX_PAYLOAD_BYTES",
     "Byte",
     "EventStreamDecoder",
+    "FrameDecoder",
     "HeaderValue",
     "Long",
     "Short",
@@ -26,7 +27,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from struct import Struct
 from struct import error as struct_error
-from typing import Final, TypeAlias
+from typing import Final, Generic, TypeAlias, TypeVar
 from zlib import crc32
 
 from apex_llm.errors import EventStreamError, LimitExceededError, ProtocolError, StreamTruncatedError
@@ -90,9 +91,13 @@ _INTEGERS: dict[int, tuple[type[int], Struct]] = {
 _INTEGER_CODES = {kind: (code, packer) for code, (kind, packer) in _INTEGERS.items()}
 
 
-class EventStreamDecoder:
-    """Frames of one stream: fed bytes in any pieces, gives headers and payload of each whole frame.
+H = TypeVar("H")
 
+
+class FrameDecoder(Generic[H]):
+    """Frames of one stream: fed bytes in any pieces, gives ``interpret(headers)`` and payload of each whole frame.
+
+    Streams repeat a few header blocks word for word, so each of them is interpreted once.
     Each byte is looked at a fixed number of times, however small the pieces are. A frame's lengths are
     checked as soon as its first 12 bytes are there, before anything is kept for it. Once it has failed it
     stays failed. The state is plain data: ``copy.deepcopy`` makes a snapshot between feeds.
@@ -105,16 +110,19 @@ class EventStreamDecoder:
         self._needed = _PRELUDE_BYTES
         self._offset = 0
         self._error: ProtocolError | None = None
-        # Streams repeat a few header blocks word for word.
-        self._blocks: dict[bytes, Mapping[str, HeaderValue]] = {}
+        self._blocks: dict[bytes, H] = {}
+
+    def interpret(self, headers: Mapping[str, HeaderValue]) -> H:
+        """What is given for the headers of a frame."""
+        raise NotImplementedError
 
     @property
     def pending(self) -> int:
         """Bytes that are kept for a frame which is not complete."""
         return len(self._held)
 
-    def feed(self, data: bytes) -> Iterator[tuple[Mapping[str, HeaderValue], bytes]]:
-        """Headers and payload of each frame that is complete now.
+    def feed(self, data: bytes) -> Iterator[tuple[H, bytes]]:
+        """Interpreted headers and payload of each frame that is complete now.
 
         Frames before a damaged one are given before the error is raised. Headers of one content are
         one object, shared between frames: read them only.
@@ -123,7 +131,7 @@ class EventStreamDecoder:
             EventStreamError: A checksum does not fit, or a length or header is impossible.
             LimitExceededError: A frame has more than 131,072 bytes of headers or 25,165,824 of payload.
         """
-        frames: list[tuple[Mapping[str, HeaderValue], bytes]] = []
+        frames: list[tuple[H, bytes]] = []
         if self._error is not None:
             return _given(frames, self._error)
         held = self._held
@@ -211,7 +219,7 @@ class EventStreamDecoder:
             limit="frame",
         )
 
-    def _read_headers(self, block: bytes, position: int) -> Mapping[str, HeaderValue]:
+    def _read_headers(self, block: bytes, position: int) -> H:
         try:
             headers = _decode_headers(block) if len(block) > _MAX_CACHED_BLOCK_BYTES else _decode_known(block)
         except (IndexError, struct_error) as error:
@@ -220,16 +228,27 @@ class EventStreamDecoder:
             raise self._damaged(position, "a header is not UTF-8") from error
         except _HeaderError as error:
             raise self._damaged(position, str(error)) from None
+        interpreted = self.interpret(headers)
         if len(block) <= _MAX_CACHED_BLOCK_BYTES:
             if len(self._blocks) >= _MAX_CACHED_BLOCKS:
                 self._blocks.clear()
-            self._blocks[block] = headers
-        return headers
+            self._blocks[block] = interpreted
+        return interpreted
 
     def _damaged(self, position: int, problem: str, *, hint: str | None = None) -> EventStreamError:
         return EventStreamError(
             f"The frame at byte {self._offset + position} of the event stream is damaged: {problem}.", hint=hint
         )
+
+
+class EventStreamDecoder(FrameDecoder[Mapping[str, HeaderValue]]):
+    """Gives the headers as they are."""
+
+    __slots__ = ()
+
+    def interpret(self, headers: Mapping[str, HeaderValue]) -> Mapping[str, HeaderValue]:
+        """The headers."""
+        return headers
 
 
 def encode_message(headers: Mapping[str, HeaderValue], payload: bytes = b"") -> bytes:
@@ -258,9 +277,7 @@ class _HeaderError(Exception):
     """A header block that its checksum vouches for, and that the format does not allow."""
 
 
-def _given(
-    frames: list[tuple[Mapping[str, HeaderValue], bytes]], error: ProtocolError
-) -> Iterator[tuple[Mapping[str, HeaderValue], bytes]]:
+def _given(frames: list[tuple[H, bytes]], error: ProtocolError) -> Iterator[tuple[H, bytes]]:
     yield from frames
     raise error
 

@@ -88,18 +88,28 @@ class SseDecoder:
         Raises:
             LimitExceededError: An event is longer than ``max_event_bytes``; those before it were given.
         """
-        return (ServerSentEvent(event, payload.decode(), self.last_event_id) for event, payload in self.feed_raw(data))
+        blocks, ascii_only = self._take(data)
+        return self._dispatched(blocks, ascii_only=ascii_only, error=self._error)
 
-    def feed_raw(self, data: bytes) -> Iterator[tuple[str, bytes]]:
-        """Name and data, in valid UTF-8, of each event that is complete now. Exhaust it before feeding again.
-
-        The bytes are taken in at once, the events decoded as they are asked for.
+    def feed_raw(self, data: bytes) -> list[tuple[str, bytes]] | Iterator[tuple[str, bytes]]:
+        """Name and data, in valid UTF-8, of each event that is complete now: a list, unless it will raise.
 
         Raises:
             LimitExceededError: An event is longer than ``max_event_bytes``; those before it were given.
         """
+        blocks, ascii_only = self._take(data)
+        events: list[tuple[str, bytes]] = []
+        for block in blocks:
+            if ascii_only and block[:6] == b"data: " and b"\n" not in block:
+                events.append(("message", block[6:]))
+            elif (event := self._event(block, ascii_only=ascii_only)) is not None:
+                events.append(event)
+        return events if self._error is None else _given(events, self._error)
+
+    def _take(self, data: bytes) -> tuple[list[bytes], bool]:
+        """What stands before each blank line that has come, and whether all of it is ASCII."""
         if self._error is not None:
-            return self._events([], error=self._error)
+            return [], True
         if not self._started:
             data = self._without_byte_order_mark(data)
         if self._after_carriage_return and data:
@@ -121,7 +131,7 @@ class SseDecoder:
             held += blocks.pop()
         if len(held) > self._max_event_bytes or len(data) > self._max_event_bytes:
             self._error = self._over_limit(blocks)
-        return self._events(blocks, ascii_only=data.isascii(), error=self._error)
+        return blocks, data.isascii()
 
     def finish(self) -> list[tuple[str, bytes]]:
         """Called at the end of the body: ``[("message", b"[DONE]")]`` if only its blank line is missing, else ``[]``.
@@ -147,22 +157,24 @@ class SseDecoder:
             self.discarded += len(unfinished)
         return []
 
-    def _events(
-        self, blocks: list[bytes], *, ascii_only: bool = True, error: LimitExceededError | None
-    ) -> Iterator[tuple[str, bytes]]:
+    def _dispatched(
+        self, blocks: list[bytes], *, ascii_only: bool, error: LimitExceededError | None
+    ) -> Iterator[ServerSentEvent]:
         for block in blocks:
-            if block[:6] == b"data: " and b"\n" not in block:
-                yield "message", block[6:] if ascii_only else self._valid(block[6:])
-                continue
-            head, _, data = block.partition(b"\ndata: ")
-            if data and head[:7] == b"event: " and b"\n" not in data and b"\n" not in head:
-                yield self._text(head[7:]) or "message", data if ascii_only else self._valid(data)
-                continue
-            event = self._read_block(block)
+            event = self._event(block, ascii_only=ascii_only)
             if event is not None:
-                yield event
+                yield ServerSentEvent(event[0], event[1].decode(), self.last_event_id)
         if error is not None:
             raise error
+
+    def _event(self, block: bytes, *, ascii_only: bool) -> tuple[str, bytes] | None:
+        """The event of the lines between two blank ones; its usual shapes the short way."""
+        if block[:6] == b"data: " and b"\n" not in block:
+            return "message", block[6:] if ascii_only else self._valid(block[6:])
+        head, _, data = block.partition(b"\ndata: ")
+        if data and head[:7] == b"event: " and b"\n" not in data and b"\n" not in head:
+            return self._text(head[7:]) or "message", data if ascii_only else self._valid(data)
+        return self._read_block(block)
 
     def _read_block(self, block: bytes) -> tuple[str, bytes] | None:
         """The event of the lines between two blank ones: the standard's way, field by field."""
@@ -222,3 +234,8 @@ class SseDecoder:
         return LimitExceededError(
             f"A server-sent event has {size} bytes or more; at most {most} are read.", limit="event"
         )
+
+
+def _given(events: list[tuple[str, bytes]], error: LimitExceededError) -> Iterator[tuple[str, bytes]]:
+    yield from events
+    raise error
