@@ -2,7 +2,8 @@
 
 ``mac`` is HMAC-SHA256 over the line as it stands without it; ``prev`` is the ``mac`` of the line
 before. The key is in the store, and so is the head: what was cut off behind the last saved head is
-found too. Lines written since then can be cut off unseen, until the next save.
+found too. Lines written since then can be cut off unseen, until the next save. A change's own line is
+written just before the store is replaced, and vouched for by it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False)
     operation: str
     service: str | None
     decision: str
-    """``allowed``, or ``denied: `` and why."""
+    """``allowed``, ``denied: `` and why, or ``failed: `` and the error: of the same change as the line before it."""
     fingerprint: str | None
     """Keyed: tells two secrets apart, but cannot be tested against guesses without the store."""
     prev: str
@@ -71,9 +72,9 @@ class AuditLog:
         self._suspicious = False
 
     @property
-    def last_seq(self) -> int:
-        """The highest sequence number that this process has seen."""
-        return self._seen.seq
+    def last(self) -> AuditHead:
+        """The last line that this process has seen."""
+        return AuditHead(seq=self._seen.seq, mac=self._seen.mac)
 
     @property
     def suspicious(self) -> bool:
@@ -111,7 +112,7 @@ class AuditLog:
         key = document.audit_key_bytes()
         try:
             with Directory.opened(self._path, self._layer) as directory, directory.appending(AUDIT_FILE) as descriptor:
-                last = self._resume(descriptor, key, document.audit_head, strict=strict)
+                last = self._resume(descriptor, key, document, strict=strict)
                 entry = AuditEntry(
                     seq=last.seq + 1,
                     time=round(time, 3),
@@ -141,7 +142,7 @@ class AuditLog:
             self._layer.truncate(descriptor, before)
             raise
 
-    def _resume(self, descriptor: int, key: bytes, head: AuditHead, *, strict: bool) -> _Last:
+    def _resume(self, descriptor: int, key: bytes, document: Document, *, strict: bool) -> _Last:
         """The line to chain to."""
         size = self._layer.status(descriptor).st_size
         start = max(0, size - _TAIL_BYTES)
@@ -151,8 +152,9 @@ class AuditLog:
             torn = tail.rpartition(b"\n")[2]
             self._layer.truncate(descriptor, size - len(torn))
             tail = tail[: -len(torn)]
+        head, start = document.audit_head, document.audit_start
         known = max(self._seen, _Last(head.seq, head.mac), key=lambda last: last.seq)
-        found = _read_line(tail[:-1].rpartition(b"\n")[2], key) if tail else _Last(0, "")
+        found = _read_line(tail[:-1].rpartition(b"\n")[2], key) if tail else _Last(start.seq, start.mac)
         if found is not None and (found.seq > known.seq or found == known):
             return found
         self._suspicious = True
@@ -168,7 +170,7 @@ class AuditLog:
         key = document.audit_key_bytes()
         try:
             with Directory.opened(self._path, self._layer) as directory, directory.appending(AUDIT_FILE) as descriptor:
-                last = self._resume(descriptor, key, document.audit_head, strict=False)
+                last = self._resume(descriptor, key, document, strict=False)
         except (OSError, KeyStoreError):
             return document.audit_head
         return AuditHead(seq=last.seq, mac=last.mac)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 __all__ = ["AuditMode", "Custodian", "default_home"]
 
+import contextlib
+import functools
 import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, TypeVar
 
 from apex_llm.errors import ConfigurationError, KeyStoreError
 from apex_llm.keys.audit import AuditEntry, AuditLog, fingerprint
-from apex_llm.keys.document import Document, Value
+from apex_llm.keys.document import AuditHead, Document, Value
 from apex_llm.keys.handles import PluginHandle
 from apex_llm.keys.keyrings import KeyringAnchor
 from apex_llm.keys.os_layer import OsLayer
@@ -98,7 +100,6 @@ class Custodian:
             minimum_generation=minimum_generation,
             lock_timeout=lock_timeout,
             clock=clock,
-            head_of=self._log.head,
             loaded=self._learn,
         )
 
@@ -159,8 +160,8 @@ class Custodian:
         """
         try:
             document = self._vault.snapshot() if self._vault.opened else None
-            if document is not None and self._log.last_seq > document.audit_head.seq:
-                self._vault.change(lambda _: None, backup=False)
+            if document is not None and self._log.last.seq > document.audit_head.seq:
+                self._vault.change(lambda _: None, head=self._log.head, backup=False)
         except KeyStoreError as error:
             _LOG.warning("The head of the audit log was not saved on close: %s", error.message)
         finally:
@@ -221,14 +222,44 @@ class Custodian:
         plugin: str | None = None,
         value: Value | None = None,
     ) -> T:
-        """Apply a change, save it, and write its line in the audit log."""
+        """Apply a change and save it, with its line in the audit log."""
         # Looking is enough: reading it here would be done again under the lock.
         if self._may_create and not self._vault.is_there() and self._vault.snapshot() is None:
             self._vault.create(recovery=None, may_exist=True)
             self._note(self._vault.snapshot(), "create")
-        result = self._vault.change(apply)
-        self._note(self._vault.latest, operation, service=service, plugin=plugin, value=value, done=True)
-        return result
+        with self._noted(operation, service=service, plugin=plugin, value=value) as head:
+            return self._vault.change(apply, head=head)
+
+    @contextlib.contextmanager
+    def _noted(
+        self,
+        operation: str,
+        *,
+        service: str | None = None,
+        plugin: str | None = None,
+        value: Value | None = None,
+    ) -> Generator[Callable[[Document], AuditHead]]:
+        """What writes a change's line just before the store is replaced, which then vouches for it.
+
+        A change that is stopped after its line was written gets a second one, which says that it failed;
+        only a process that dies just then leaves a line for a change that was not made.
+        """
+        noted: list[Document] = []
+        note = functools.partial(self._note, operation=operation, service=service, plugin=plugin, value=value)
+
+        def head(document: Document) -> AuditHead:
+            if not note(document, refused="no line, no change"):
+                return self._log.head(document)
+            noted.append(document)
+            return self._log.last
+
+        try:
+            yield head
+        except KeyStoreError as error:
+            if noted:
+                with contextlib.suppress(KeyStoreError):
+                    note(noted[0], decision=f"failed: {type(error).__name__}")
+            raise
 
     def _note(
         self,
@@ -239,11 +270,11 @@ class Custodian:
         plugin: str | None = None,
         decision: str = "allowed",
         value: Value | None = None,
-        done: bool = False,
-    ) -> None:
-        """One line in the audit log; a failure is an error where a line is required."""
+        refused: str = "no line, no secret",
+    ) -> bool:
+        """One line in the audit log, if it could be written; a failure is an error where a line is required."""
         if self._audit_mode == "off" or document is None:
-            return
+            return False
         required = self._audit_mode == "required"
         try:
             self._log.append(
@@ -259,6 +290,8 @@ class Custodian:
         except KeyStoreError as error:
             if not required:
                 _LOG.warning("A line of the audit log could not be written: %s", error.message)
-                return
-            what = f"{operation} was done, but not audited" if done else f"{operation} was refused: no line, no secret"
-            raise type(error)(f"{what}. {error.message}", code=error.code, hint=error.hint) from error
+                return False
+            raise type(error)(
+                f"{operation} was refused: {refused}. {error.message}", code=error.code, hint=error.hint
+            ) from error
+        return True

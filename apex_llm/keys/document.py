@@ -25,6 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 import base64
+import contextlib
 import json
 import os
 import secrets
@@ -46,7 +47,8 @@ _MAX_NAME = 200
 _MAX_VALUE_BYTES = 256 << 10
 
 
-class Version(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+# gc=False: a store is a tree, so nothing in it needs the cycle collector, which would slow each load.
+class Version(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One value of a credential."""
 
     value: Value
@@ -56,7 +58,7 @@ class Version(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return f"Version(since={self.since})"
 
 
-class Record(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One credential: what is in force, and for an overlap what was in force before."""
 
     current: Version
@@ -159,20 +161,21 @@ def read_document(plaintext: bytes, *, what: str) -> Document:
     """
     if len(plaintext) > MAX_PLAINTEXT_BYTES:
         raise UnsupportedFormatError(f"{what} holds more than {MAX_PLAINTEXT_BYTES} bytes.")
-    found: int | None = None
     try:
-        found = msgspec.json.decode(plaintext, type=_Format).format
-        if found == FORMAT:
-            document = _DECODER.decode(plaintext)
-            if document.generation < 1 or len(document.audit_key_bytes()) != 32:
-                raise ValueError
+        document = _DECODER.decode(plaintext)
+        if document.format == FORMAT and document.generation > 0 and len(document.audit_key_bytes()) == 32:
             return document
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        pass
+    found: int | None = None
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        found = msgspec.json.decode(plaintext, type=_Format).format
+    if found in (None, FORMAT):
         # Not chained: msgspec's message may quote what it read.
         raise UnsupportedFormatError(
             f"{what} was decrypted, but does not hold a key store of format {FORMAT}.",
             hint="Nothing was written. Was it edited by hand, or written by a newer version?",
-        ) from None
+        )
     raise UnsupportedFormatError(
         f"{what} has format {found}; this version reads format {FORMAT}.", hint="Use a newer version of apex_llm."
     )

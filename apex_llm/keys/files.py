@@ -1,12 +1,14 @@
 """The directory of a key store: checked at every open, written only by replacing.
 
 Directory 0700, files 0600, all owned by this user, none of them a link or anything but a regular
-file: else ``PermissionsTooOpenError``, before a byte is read. Every ``OSError`` ends here.
+file with one name: else ``PermissionsTooOpenError``, before a byte is read. (A file that is becoming a
+backup has two names for a moment, both in the directory; who reads it says which.) Every ``OSError``
+ends here.
 """
 
 from __future__ import annotations
 
-__all__ = ["Directory", "Signature", "translated"]
+__all__ = ["SECOND_NAME", "Directory", "Signature", "signature_of", "translated"]
 
 import contextlib
 import errno
@@ -16,7 +18,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,6 +30,8 @@ Signature: TypeAlias = tuple[int, int, int, int, int]
 
 _CHUNK = 1 << 20
 _TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".new-", ".tmp"
+SECOND_NAME = f"{_TEMPORARY_PREFIX}backup{_TEMPORARY_SUFFIX}"
+"""What ``Directory.link`` calls a file before it is renamed; swept up with the other leftovers."""
 _OTHERS = 0o077
 _HINTS = {
     errno.ENOSPC: "The disk is full. Free some space; the store is as it was.",
@@ -64,7 +68,7 @@ def signature_of(found: os.stat_result) -> Signature:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _check(found: os.stat_result, what: str, *, directory: bool) -> None:
+def _check(found: os.stat_result, what: str, *, directory: bool, names: int = 1) -> None:
     kind = stat.S_ISDIR if directory else stat.S_ISREG
     if not kind(found.st_mode):
         raise _refused(what, f"is not a {'directory' if directory else 'regular file'}")
@@ -76,7 +80,7 @@ def _check(found: os.stat_result, what: str, *, directory: bool) -> None:
     if mode & _OTHERS:
         wanted = "700" if directory else "600"
         raise _refused(what, f"has mode {mode:04o}, so that others can use it", f"If nobody did: chmod {wanted} it.")
-    if not directory and found.st_nlink > 1:
+    if not directory and found.st_nlink > names:
         raise _refused(what, f"has {found.st_nlink} names (hard links)")
 
 
@@ -147,8 +151,13 @@ class Directory:
         """The path of a name in it, for messages."""
         return f"{self._path}{os.sep}{name}"
 
-    def read(self, name: str, *, limit: int) -> tuple[bytes, Signature] | None:
+    def read(self, name: str, *, limit: int, twins: Sequence[str] = ()) -> tuple[bytes, Signature] | None:
         """A file's bytes and signature, or ``None`` where there is no such file.
+
+        Args:
+            name: Of the file.
+            limit: Most bytes.
+            twins: Names that may be the same file for a moment, in the order in which it has them.
 
         Raises:
             PermissionsTooOpenError: It is not a regular file of mode 0600 and one name, owned by this user.
@@ -163,7 +172,13 @@ class Directory:
             raise translated(error, what) from error
         try:
             found = self._layer.status(descriptor)
-            _check(found, self.full(name), directory=False)
+            names = 1
+            if found.st_nlink == 2 and twins:
+                if any(self._is(twin, found) for twin in twins):
+                    names = 2
+                else:
+                    found = self._layer.status(descriptor)  # the second name may be gone by now
+            _check(found, self.full(name), directory=False, names=names)
             if found.st_size > limit:
                 raise UnsupportedFormatError(
                     f"{self.full(name)} has {found.st_size} bytes; a key store has at most {limit}."
@@ -180,6 +195,22 @@ class Directory:
             raise translated(error, what) from error
         finally:
             self._let_go(descriptor)
+
+    def _is(self, name: str, found: os.stat_result) -> bool:
+        """Whether ``name`` is the file that was found."""
+        try:
+            other = self._layer.look(self.full(name))
+        except OSError:
+            return False
+        return (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino)
+
+    def is_same(self, name: str, other: str) -> bool:
+        """Whether two names are one file."""
+        try:
+            found = self._layer.look(self.full(name))
+        except OSError:
+            return False
+        return self._is(other, found)
 
     def write_temporary(self, content: bytes) -> str:
         """The name of a new file that holds ``content`` and is on the disk; none is left behind on failure."""
@@ -224,6 +255,14 @@ class Directory:
             if missing_ok and isinstance(error, FileNotFoundError):
                 return
             raise translated(error, f"Renaming {source} to {target} in {self._path}") from error
+
+    def link(self, source: str) -> bool:
+        """Give ``source`` the second name ``SECOND_NAME``. False where the file system refuses: then copy it."""
+        try:
+            self._layer.link(self._path, source, SECOND_NAME, self._descriptor)
+        except OSError:
+            return False
+        return True
 
     def sync(self) -> None:
         """Return when the disk knows the names."""

@@ -98,6 +98,13 @@ class OsLayer:
         else:
             os.replace(source, target, src_dir_fd=directory, dst_dir_fd=directory)
 
+    def link(self, path: str, source: str, target: str, directory: int) -> None:
+        """A second name for a file of the directory; fails if the name exists."""
+        if directory < 0:
+            os.link(os.path.join(path, source), os.path.join(path, target))  # noqa: PTH118
+        else:
+            os.link(source, target, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+
     def remove(self, path: str, name: str, directory: int) -> None:
         """Take the name away."""
         if directory < 0:

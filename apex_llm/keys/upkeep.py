@@ -20,7 +20,7 @@ from apex_llm.keys.migration import DEFAULT_LEGACY_FILE, read_legacy, retire_leg
 from apex_llm.keys.reports import ImportReport, MigrationReport, RotationStatus, StoreStatus, Verification
 from apex_llm.keys.transfer import Bundle, read_bundle, write_bundle
 from apex_llm.keys.unlockers import SEALED_IDENTITY, MasterKey, Passphrase, PassphraseSource, Unlocker, read_master_key
-from apex_llm.keys.vault import BACKUPS, STORE_FILE
+from apex_llm.keys.vault import BACKUPS, STORE_FILE, STORE_TWINS
 from apex_llm.types.secrets import Secret
 
 _DAY = 86_400.0
@@ -156,8 +156,8 @@ class Upkeep(Custodian):
                 identity = read_master_key(text, source="master_key=")
         if recipient_of(identity) in document.recipients.all():
             raise ConfigurationError("The new master key is the one in use.")
-        self._vault.rotate(target, identity, keep_former=made is not None)
-        self._note(self._vault.snapshot(), "rotate_master_key", done=True)
+        with self._noted("rotate_master_key") as head:
+            self._vault.rotate(target, identity, keep_former=made is not None, head=head)
         return made
 
     def rotate_recovery_key(self) -> Secret:
@@ -256,7 +256,8 @@ class Upkeep(Custodian):
                 if name not in present:
                     continue
                 try:
-                    directory.read(name, limit=1 << 40 if name == AUDIT_FILE else 16 << 20)
+                    twins = STORE_TWINS if name == STORE_FILE else ()
+                    directory.read(name, limit=1 << 40 if name == AUDIT_FILE else 16 << 20, twins=twins)
                 except KeyStoreError as error:
                     problems.append(error.message)
 

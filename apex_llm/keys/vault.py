@@ -1,13 +1,13 @@
 """One store on disk: opened, checked, cached, and replaced as a whole.
 
-The write path: lock, read again, compare generations, write a new file and read it back, keep the
-current one as a backup, rename, make the directory durable. Whatever stops it, the store is the old
-one or the new one. A store that does not open is never taken for an empty one, and never written.
+The write path: lock, read again, compare generations, write a new file and read it back, give the
+current one the name of a backup, rename, unlock, make the directory durable. Whatever stops it, the
+store is the old one or the new one. A store that does not open is never taken for an empty one, and never written.
 """
 
 from __future__ import annotations
 
-__all__ = ["BACKUPS", "STORE_FILE", "Anchor", "Vault"]
+__all__ = ["BACKUPS", "STORE_FILE", "STORE_TWINS", "Anchor", "Vault"]
 
 import contextlib
 import logging
@@ -24,12 +24,14 @@ from apex_llm.errors import KeyStoreError, NoUnlockerError, TamperedError, Wrong
 from apex_llm.keys.agefile import MAX_FILE_BYTES, check_header, decrypt, encrypt, new_identity, recipient_of
 from apex_llm.keys.audit import AUDIT_FILE
 from apex_llm.keys.document import AuditHead, Document, new_document, read_document, write_document
-from apex_llm.keys.files import Directory, Signature, signature_of
+from apex_llm.keys.files import SECOND_NAME, Directory, Signature, signature_of
 from apex_llm.keys.os_layer import OsLayer
 from apex_llm.keys.unlockers import SEALED_IDENTITY, Place, Unlocker
 
 STORE_FILE = "store.age"
 BACKUPS = tuple(f"{STORE_FILE}.bak.{number}" for number in (1, 2, 3))
+STORE_TWINS = (SECOND_NAME, BACKUPS[0])
+"""What else the store's file may be called while it becomes a backup, or after that was cut short."""
 _LOCK_FILE = "store.lock"
 _MAX_IDENTITY_BYTES = 64 << 10
 
@@ -68,7 +70,6 @@ class Vault:
         minimum_generation: int,
         lock_timeout: float,
         clock: Callable[[], float],
-        head_of: Callable[[Document], AuditHead],
         loaded: Callable[[Document], None],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -80,12 +81,12 @@ class Vault:
         self._minimum_generation = minimum_generation
         self._lock_timeout = lock_timeout
         self._clock = clock
-        self._head_of = head_of
         self._tell_loaded = loaded
         self._sleep = sleep
         self._identities: list[str] = []
         self._cached: tuple[Signature, Document] | None = None
         self._known = ("", 0)
+        self._unsettled: Document | None = None
         self._store_path = str(path / STORE_FILE)
         self._process = os.getpid()
         self._mutex = threading.RLock()
@@ -151,7 +152,7 @@ class Vault:
         """Read and check the store. With ``to_change`` the document is the caller's own, and not the cached one."""
         # Before the file: a writer that comes between must make the store look newer, never older.
         anchored = self._anchor.read() if self._anchor is not None else None
-        found = directory.read(STORE_FILE, limit=MAX_FILE_BYTES)
+        found = directory.read(STORE_FILE, limit=MAX_FILE_BYTES, twins=STORE_TWINS)
         if found is None:
             self._check_absence(directory.names(), anchored)
             return None
@@ -283,7 +284,8 @@ class Vault:
                 commit(self)
                 self._identities, self.opened_by = identities, unlocker
                 document = new_document(recipient_of(identities[0]), recovery, now=self._clock())
-                self._save(directory, document, None)
+                # There is no log yet, and none must be there if this fails.
+                self._save(directory, document, None, head=_no_head)
 
     def _key_for_new_store(self, by: Unlocker | None) -> tuple[Unlocker, list[str], Callable[[Place], None]]:
         """Who will open the store, with which identities, and what puts them there."""
@@ -303,11 +305,14 @@ class Vault:
                 return unlocker, [identity], commit
         raise self._nothing_opens(refusals)
 
-    def change(self, apply: Callable[[Document], T], *, backup: bool = True) -> T:
+    def change(
+        self, apply: Callable[[Document], T], *, head: Callable[[Document], AuditHead], backup: bool = True
+    ) -> T:
         """Apply a change to the newest state, and save it as the next generation.
 
         Args:
             apply: Changes the document it is given, which is its own; what it raises ends the change.
+            head: Writes the change's line in the audit log, and says which line is the last one.
             backup: Keep the current state as a backup.
 
         Raises:
@@ -317,7 +322,7 @@ class Vault:
             if loaded is None:
                 raise self._no_store()
             result = apply(loaded.document)
-            self._save(directory, loaded.document, loaded if backup else None)
+            self._save(directory, loaded.document, loaded if backup else None, head=head)
             return result
 
     def _no_store(self) -> KeyStoreError:
@@ -329,11 +334,15 @@ class Vault:
     @contextlib.contextmanager
     def _transaction(self, *, create: bool = False) -> Generator[tuple[Directory, _Loaded | None]]:
         try:
-            with (
-                Directory.opened(self.path, self._layer, create=create) as directory,
-                directory.locked(_LOCK_FILE, timeout=self._lock_timeout, taken=self._remember_lock, sleep=self._sleep),
-            ):
-                yield directory, self._load(directory, to_change=True)
+            with Directory.opened(self.path, self._layer, create=create) as directory:
+                with directory.locked(
+                    _LOCK_FILE, timeout=self._lock_timeout, taken=self._remember_lock, sleep=self._sleep
+                ):
+                    yield directory, self._load(directory, to_change=True)
+                    if self._anchor is not None:
+                        self._settle(directory)  # nobody else may move the anchor meanwhile
+                # Others may write while this waits for the disk; what they build on becomes durable with theirs.
+                self._settle(directory)
         except FileNotFoundError:
             self._check_absence([])
             raise self._no_store() from None
@@ -341,13 +350,18 @@ class Vault:
     def _remember_lock(self, descriptor: int | None) -> None:
         self._lock_descriptor = descriptor
 
-    def _save(self, directory: Directory, document: Document, former: _Loaded | None) -> None:
-        """The write path after the lock. ``former`` becomes the newest backup."""
-        now = self._clock()
+    def _save(
+        self,
+        directory: Directory,
+        document: Document,
+        former: _Loaded | None,
+        *,
+        head: Callable[[Document], AuditHead],
+    ) -> None:
+        """The write path under the lock, up to the new name. ``former`` becomes the newest backup."""
         document.generation += 1
-        if document.generation > 1:  # before that there is no log, and none must be there if this fails
-            document.audit_head = self._head_of(document)
-        _retire(document, now)
+        document.audit_head = head(document)
+        _retire(document, self._clock())
         recipients = document.recipients
         if recipients.retiring and recipients.primary in {recipient_of(key) for key in self._identities[:1]}:
             recipients.retiring = []
@@ -369,6 +383,15 @@ class Vault:
             directory.discard(temporary)
             raise
         self._known = (document.store_id, document.generation)
+        self._unsettled = document
+        with contextlib.suppress(OSError):  # the next reader opens it, and says what is wrong
+            self._remember(signature_of(self._layer.look(self._store_path)), document)
+
+    def _settle(self, directory: Directory) -> None:
+        """Make what was saved durable, and then move the anchor: one that is ahead would refuse the store."""
+        document, self._unsettled = self._unsettled, None
+        if document is None:
+            return
         try:
             directory.sync()
         except KeyStoreError as error:
@@ -379,23 +402,23 @@ class Vault:
                 self._anchor.write(f"{document.store_id}:{document.generation}")
             except Exception as error:  # noqa: BLE001 - an anchor that lags behind only promises less
                 _LOG.warning("The anchor of the key store could not be written (%s).", type(error).__name__)
-        with contextlib.suppress(OSError):  # the next reader opens it, and says what is wrong
-            self._remember(signature_of(self._layer.look(self._store_path)), document)
 
     def _keep(self, directory: Directory, content: bytes) -> None:
-        """Make ``content`` the newest backup. Copied, not linked: a store has one name."""
-        temporary = directory.write_temporary(content)
+        """Make the store as it is, which is ``content``, the newest backup: linked where that can be, else copied."""
+        if directory.is_same(STORE_FILE, BACKUPS[0]):
+            return  # by a writer that got no further
+        name = SECOND_NAME if directory.link(STORE_FILE) else directory.write_temporary(content)
         try:
             for newer, older in zip(reversed(BACKUPS[:-1]), reversed(BACKUPS[1:]), strict=True):
                 directory.rename(newer, older, missing_ok=True)
-            directory.rename(temporary, BACKUPS[0])
+            directory.rename(name, BACKUPS[0])
         except BaseException:
-            directory.discard(temporary)
+            directory.discard(name)
             raise
 
     # --- keys
 
-    def rotate(self, target: Unlocker, new: str, *, keep_former: bool) -> None:
+    def rotate(self, target: Unlocker, new: str, *, keep_former: bool, head: Callable[[Document], AuditHead]) -> None:
         """Encrypt to a new identity, and let ``target`` hold it.
 
         ``target`` holds both identities while the store changes over, so that a crash locks nobody out.
@@ -405,6 +428,7 @@ class Vault:
             new: The identity.
             keep_former: Encrypt to the former identity as well, until the store is saved by somebody
                 who was given the new one: for keys that only an operator can put in place.
+            head: As for ``change``.
         """
         with self._guarded():
             if self.snapshot() is None:
@@ -422,7 +446,8 @@ class Vault:
                 put_both(self)
                 # The first one counts as given from outside: see _save.
                 self._identities = [*former, new] if keep_former else [new, *former]
-                self._save(directory, document, loaded)
+                self._save(directory, document, loaded, head=head)
+                self._settle(directory)
                 put_new(self)
                 if not keep_former:
                     self._identities = [new]
@@ -445,7 +470,8 @@ class Vault:
             KeyStoreError: It is there, but does not open.
         """
         with self._guarded(), Directory.opened(self.path, self._layer) as directory:
-            found = directory.read(name, limit=MAX_FILE_BYTES)
+            twins = (STORE_FILE,) if name in STORE_TWINS else ()
+            found = directory.read(name, limit=MAX_FILE_BYTES, twins=twins)
             if found is None:
                 return None
             return read_document(decrypt(found[0], self._identities, what=name), what=name)
@@ -469,6 +495,10 @@ class Vault:
 
 def _nothing_to_do(place: Place) -> None:
     """The key is where it belongs."""
+
+
+def _no_head(document: Document) -> AuditHead:
+    return document.audit_head
 
 
 def _retire(document: Document, now: float) -> None:

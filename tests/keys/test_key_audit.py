@@ -212,3 +212,44 @@ def test_no_log_at_all(home: Path) -> None:
     silent.set_api_key("service", "value2")
     assert silent.verify().ok
     assert not log_of(home).exists() or not log_of(home).read_bytes()
+
+
+def test_a_change_and_its_line_are_one_generation(manager: ApiKeyManager, home: Path) -> None:
+    """The store that is saved vouches for the line, so closing has nothing left to save."""
+    before = manager.generation
+    with fresh(home) as using:
+        using.set_api_key("service", "value")
+    assert fresh(home).generation == before + 1
+    log_of(home).write_bytes(b"".join(log_of(home).read_bytes().splitlines(keepends=True)[:-1]))
+    assert not fresh(home).verify().ok
+
+
+@pytest.mark.parametrize("call", ["open_to_append", "write"])
+def test_no_line_no_change(manager: ApiKeyManager, home: Path, call: str) -> None:
+    """With a log that is required, what cannot be audited is not done either."""
+    before = (home / "store.age").read_bytes()
+    strict = fresh(home, audit="required", os_layer=FaultyLayer(1, "fail before", errno.ENOSPC, only=call))
+    with pytest.raises(KeyStoreError, match="no line, no change"):
+        strict.set_api_key("service", "value")
+    assert (home / "store.age").read_bytes() == before
+    strict.set_api_key("service", "value")
+    assert strict.verify().ok
+
+
+def test_a_change_that_fails_after_its_line_says_so_in_the_next(manager: ApiKeyManager, home: Path) -> None:
+    failing = fresh(home, os_layer=FaultyLayer(1, "fail before", errno.ENOSPC, only="open_new"))
+    with pytest.raises(KeyStoreError, match="No space"):
+        failing.set_api_key("service", "value")
+    tried, failed = lines_of(home)[-2:]
+    assert (tried["operation"], tried["decision"]) == ("set_api_key", "allowed")
+    assert (failed["operation"], failed["decision"]) == ("set_api_key", "failed: KeyStoreError")
+    assert fresh(home).get_api_key("service") is None
+    assert fresh(home).verify().ok
+
+
+def test_putting_the_log_away_is_no_suspicion_even_where_it_is_required(manager: ApiKeyManager, home: Path) -> None:
+    required = fresh(home, audit="required")
+    required.archive_audit_log()
+    assert not required.status().problems
+    assert required.get_api_key("aws_bedrock") == VALUE
+    assert fresh(home).verify().ok

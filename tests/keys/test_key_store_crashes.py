@@ -18,6 +18,7 @@ from keys_support import FULL, MASTER_KEY, VALUE, FaultyLayer, Killed, OpenBook,
 
 from apex_llm.errors import ApexLlmError, KeyStoreError
 from apex_llm.keys import ApiKeyManager
+from apex_llm.keys.os_layer import OsLayer
 
 MODES = ("fail before", "fail after", "kill before", "kill after")
 
@@ -94,6 +95,49 @@ def test_a_store_is_old_or_new_whichever_system_call_fails_or_is_the_last(tmp_pa
         leftovers = [name for name in os.listdir(home) if name.endswith(".tmp")]
         assert not leftovers, point
         assert opened(home).list_configured_services()["api_keys"][0] == "after", point
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_backups_are_the_three_states_before_linked_or_copied(tmp_path: Path, links: bool) -> None:
+    home = tmp_path / "store"
+
+    class NoLinks(OsLayer):
+        def link(self, path: str, source: str, target: str, directory: int) -> None:
+            raise PermissionError(errno.EPERM, "links are refused, as on FAT")
+
+    manager = opened(home, os_layer=OsLayer() if links else NoLinks())
+    for number in range(5):
+        manager.set_api_key("service", f"value-{number}")
+        assert {os.stat(home / name).st_nlink for name in os.listdir(home)} == {1}
+    held = [manager._vault.read_backup(f"store.age.bak.{number}") for number in (1, 2, 3)]
+    assert [each and each.credentials["service"]["api_key"].current.value for each in held] == [
+        "value-3",
+        "value-2",
+        "value-1",
+    ]
+
+
+@pytest.mark.parametrize("renames", [1, 2, 3, 4])
+def test_a_writer_killed_between_its_names_leaves_a_store_that_opens(tmp_path: Path, renames: int) -> None:
+    """The store then has two names, and both of them are ours; the next change leaves each file with one."""
+    home = tmp_path / "store"
+    manager = opened(home)
+    for number in range(5):
+        manager.set_api_key("service", f"value-{number}")
+    layer = FaultyLayer(renames, "kill before", only="replace")
+    with pytest.raises(Killed):
+        opened(home, os_layer=layer).set_api_key("service", "never")
+    layer.bury()
+    assert os.stat(home / "store.age").st_nlink == 2
+
+    fresh = opened(home)
+    assert fresh.get_api_key("service") == "value-4"
+    assert fresh.verify().ok, fresh.verify()
+    fresh.set_api_key("service", "value-5")
+    assert {os.stat(home / name).st_nlink for name in os.listdir(home)} == {1}
+    newest = fresh._vault.read_backup("store.age.bak.1")
+    assert newest is not None
+    assert newest.credentials["service"]["api_key"].current.value == "value-4"
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])

@@ -75,6 +75,17 @@ def test_what_is_not_a_plain_file_of_ours_is_refused_at_once(tmp_path: Path, nam
     assert canary.read_bytes() == b"untouched"
 
 
+@pytest.mark.parametrize("name", ["elsewhere", "store/stolen", "store/store.age.bak.2"])
+def test_a_second_name_of_the_store_is_refused(tmp_path: Path, name: str) -> None:
+    """K8: only the newest backup may be the same file, and only because we make it so."""
+    home = tmp_path / "store"
+    make_store(home)
+    os.link(home / "store.age", tmp_path / name)
+
+    with pytest.raises(PermissionsTooOpenError, match="2 names"):
+        use(home)
+
+
 def test_a_planted_temporary_name_is_not_followed(tmp_path: Path) -> None:
     """K8: even a name that was guessed."""
 

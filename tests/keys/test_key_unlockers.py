@@ -108,7 +108,7 @@ def test_a_new_passphrase_replaces_the_former_one(home: Path) -> None:
 def test_a_creation_that_was_cut_short_is_taken_up_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The identity was written, the store was not: the next attempt uses that identity, with its passphrase only."""
     with monkeypatch.context() as patch:
-        patch.setattr("apex_llm.keys.vault.Vault._save", lambda *_: 1 / 0)
+        patch.setattr("apex_llm.keys.vault.Vault._save", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             ApiKeyManager.create(home, passphrase="one")
     assert (home / "identity.age").exists()
