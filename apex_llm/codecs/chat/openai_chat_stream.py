@@ -77,6 +77,27 @@ class OpenAIChatStreamDecoder:
     Choices beyond the first are left out, with a warning.
     """
 
+    __slots__ = (
+        "_blocks",
+        "_calls",
+        "_current",
+        "_done",
+        "_every_call",
+        "_extra",
+        "_finish_reasons",
+        "_harmless",
+        "_id",
+        "_metrics",
+        "_model",
+        "_packed",
+        "_reasoning_block",
+        "_refused",
+        "_started",
+        "_text_block",
+        "_usage",
+        "_warnings",
+    )
+
     def __init__(self) -> None:
         self._id: str | None = None
         self._model: str | None = None
@@ -221,7 +242,9 @@ class OpenAIChatStreamDecoder:
         content = delta.content
         if isinstance(content, str) and delta.reasoning_content is None and delta.reasoning is None:
             if content:
-                self._add_text(content, events)
+                if self._text_block < 0:
+                    self._text_block = self._next_block()
+                events.append(TextDelta(content, self._text_block))
         else:
             self._add_reasoning(reasoning_text(delta), events)
             self._add_text(text_of(content), events)

@@ -20,6 +20,7 @@ from apex_llm.codecs.chat.bedrock_converse.wire import (
     BlockDelta,
     BlockStart,
     BlockStop,
+    Delta,
     MessageStop,
     Metadata,
     ToolResultBlock,
@@ -73,7 +74,17 @@ class ConverseStreamDecoder:
             LimitExceededError: It is nested too deep.
         """
         if name == "contentBlockDelta" and not self._stopped:
-            return self._delta(payload)
+            try:
+                event = _decode_delta(payload)
+            except (ValueError, RecursionError):
+                event = decode_json(payload, BlockDelta, what="A contentBlockDelta")
+            delta = event.delta
+            if delta is None:
+                return _NOTHING
+            text = delta.text
+            if text is None:
+                return self._other_delta(delta, event.content_block_index or 0, payload)
+            return (TextDelta(text, event.content_block_index or 0),) if text else _NOTHING
         handler = self._HANDLERS.get(name)
         if self._stopped and name != "metadata":
             self._warn(f"{name[:80]!r} after messageStop was ignored")
@@ -106,18 +117,7 @@ class ConverseStreamDecoder:
             ),
         )
 
-    def _delta(self, payload: bytes) -> Sequence[StreamEvent]:
-        try:
-            event = _decode_delta(payload)
-        except (ValueError, RecursionError):
-            event = decode_json(payload, BlockDelta, what="A contentBlockDelta")
-        delta = event.delta
-        if delta is None:
-            return _NOTHING
-        index = event.content_block_index or 0
-        text = delta.text
-        if text is not None:
-            return (TextDelta(text, index),) if text else _NOTHING
+    def _other_delta(self, delta: Delta, index: int, payload: bytes) -> Sequence[StreamEvent]:
         if delta.tool_use is not None:
             piece = delta.tool_use.input
             tool = self._tools.get(index)
@@ -200,7 +200,6 @@ class ConverseStreamDecoder:
     _HANDLERS: ClassVar[dict[str, Callable[[ConverseStreamDecoder, bytes], Sequence[StreamEvent]]]] = {
         "messageStart": _message_start,
         "contentBlockStart": _block_start,
-        "contentBlockDelta": _delta,
         "contentBlockStop": _block_stop,
         "messageStop": _message_stop,
         "metadata": _metadata,
