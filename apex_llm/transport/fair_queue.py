@@ -1,5 +1,8 @@
 """Those who wait for their turn: first come, first served, whatever thread and event loop they are on.
 
+What counts is when a call came, not its latest attempt: one that was refused and tries again has been let go once,
+so it is older than all who still wait for the first time, and goes before them.
+
 Nothing here is locked: the owner holds a lock around every method but ``Ticket.wait``. A waiter
 is woken through its own loop, as the one who wakes it may be on another thread or in a finaliser.
 """
@@ -11,6 +14,7 @@ __all__ = ["FairQueue", "Ticket"]
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import chain
 from typing import Literal, TypeAlias
 
 State: TypeAlias = Literal["waiting", "granted", "refused", "expired", "over"]
@@ -20,6 +24,7 @@ class Ticket:
     """One request on its way through the queue, and then through its exchange."""
 
     __slots__ = (
+        "again",
         "answered",
         "cost",
         "credited",
@@ -34,9 +39,11 @@ class Ticket:
         "wake_at",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, cost: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, cost: int, *, again: bool = False) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
         self.cost: int = cost
+        self.again: bool = again
+        """Whether its call has been let go before."""
         self.state: State = "waiting"
         self.turn: asyncio.Future[None] | None = None
         """Set when the ticket is not waiting any more; ``None`` if it never had to."""
@@ -91,25 +98,30 @@ def _set(turn: asyncio.Future[None]) -> None:
 class FairQueue:
     """Tickets in the order in which they came."""
 
-    __slots__ = ("_nudged", "_waiting")
+    __slots__ = ("_again", "_nudged", "_waiting")
 
     def __init__(self) -> None:
+        self._again: OrderedDict[Ticket, None] = OrderedDict()
         self._waiting: OrderedDict[Ticket, None] = OrderedDict()
         self._nudged: set[asyncio.AbstractEventLoop] = set()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._again) + len(self._waiting)
 
     def append(self, ticket: Ticket) -> None:
-        """Stand at the end."""
-        self._waiting[ticket] = None
+        """Stand at the end of those who came as early."""
+        self._line(ticket)[ticket] = None
 
     def remove(self, ticket: Ticket) -> bool:
         """Leave the queue; false if it has been left already."""
-        if ticket not in self._waiting:
+        line = self._line(ticket)
+        if ticket not in line:
             return False
-        del self._waiting[ticket]
+        del line[ticket]
         return True
+
+    def _line(self, ticket: Ticket) -> OrderedDict[Ticket, None]:
+        return self._again if ticket.again else self._waiting
 
     def first(self, nudge: Callable[[], None]) -> Ticket | None:
         """Who is next. Waiters whose loop is closed are dropped.
@@ -119,7 +131,7 @@ class FairQueue:
         """
         gone: list[Ticket] = []
         found: Ticket | None = None
-        for ticket in self._waiting:
+        for ticket in chain(self._again, self._waiting):
             loop = ticket.loop
             if loop.is_running():
                 found = ticket
@@ -135,7 +147,7 @@ class FairQueue:
         for ticket in gone:
             ticket.state = "over"
             self._nudged.discard(ticket.loop)
-            del self._waiting[ticket]
+            self.remove(ticket)
         return found
 
     def _resumed(self, loop: asyncio.AbstractEventLoop, nudge: Callable[[], None]) -> None:

@@ -120,7 +120,7 @@ class Gate:
             OverloadedError: The breaker is open.
         """
         loop = asyncio.get_running_loop()
-        ticket = Ticket(loop, cost)
+        ticket = Ticket(loop, cost, again=request.attempt > 1)
         self.post(partial(self._on_arrival, ticket), loop)
         if ticket.state == "waiting":
             await self._wait(ticket, request.deadline)
@@ -298,7 +298,7 @@ class Gate:
             if self._adaptive is not None:
                 self._adaptive.throttled(ticket.number, newest=self._sent)
         if self._rates is not None:
-            self._rates.answered(ticket.number, ticket.cost, status, headers.to_dict(), now)
+            self._rates.answered(ticket.number, ticket.cost, status, headers.to_dict(), newest=self._sent, now=now)
 
     def on_over(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         """An exchange has ended."""
@@ -339,7 +339,7 @@ class Gate:
             if self._adaptive is not None:
                 self._adaptive.throttled(ticket.number, newest=self._sent)
             if self._rates is not None:
-                self._rates.refused_late(ticket.cost, error.retry_after, now)
+                self._rates.refused_late(ticket.number, ticket.cost, error.retry_after, newest=self._sent, now=now)
         elif self._breaker is not None:
             self._breaker.failed_late(probe=ticket.probe, now=now)
 

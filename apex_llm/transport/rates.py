@@ -2,8 +2,9 @@
 
 Two buckets and a pause. A refusal with ``retry-after`` stops everything until then, since
 whatever is sent before would be refused as well. With ``learn``, limits and remainders are
-read from the headers; where there are none, the first refusal shows how much was too much, and
-that limit is raised again minute by minute, by a tenth at first, while no other follows.
+read from the headers; where there are none, the first refusal shows how much was too much. That
+limit is raised now and then, by a tenth at first: further while it goes well, and when it does not, back to
+what went well before, where it stays for longer.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _FIRST_RAISE: Final = 0.1
 _LAST_RAISE: Final = 1.0
 _USED: Final = 0.8
 """The share of a limit that must be in use before it is raised: else its success proves nothing."""
-_LOWER: Final = 0.7
+_LOWER: Final = 0.9
+_LOWEST: Final = 0.7
+_LONGEST_PATIENCE: Final = 4
+"""Minutes between attempts to raise a limit that was found again and again."""
 _WEIGHT: Final = 0.2
 _REFUSED: Final = 429
 
@@ -34,7 +38,19 @@ _REFUSED: Final = 429
 class _Count:
     """One of the two: its bucket, and where its limit came from."""
 
-    __slots__ = ("bucket", "changed_at", "configured", "raise_by", "source", "synchronised_at", "unanswered")
+    __slots__ = (
+        "bucket",
+        "changed_at",
+        "configured",
+        "first_judged",
+        "judged",
+        "patience",
+        "proven",
+        "raise_by",
+        "source",
+        "synchronised_at",
+        "unanswered",
+    )
 
     def __init__(self, configured: float | None, *, burst: float) -> None:
         self.configured = configured
@@ -47,6 +63,14 @@ class _Count:
         """Reserved by requests whose answer has not come: the service may not have counted them yet."""
         self.synchronised_at = -inf
         self.raise_by = _FIRST_RAISE
+        self.proven = inf
+        """The limit at which the last full minute went well."""
+        self.patience = 1
+        """Minutes until it is raised from there."""
+        self.judged = 0
+        """The newest request when the limit was last found to be too high: older ones say nothing about it."""
+        self.first_judged = 0
+        """The same for the first time, when they do: they show how much there was below the limit."""
 
     def believe(self, facts: RateFacts, *, cost: float, refused: bool, now: float) -> None:
         """Take over what an answer says."""
@@ -68,20 +92,44 @@ class _Count:
         bucket.synchronise(remaining, now)
         self.synchronised_at = now
 
-    def too_much(self, *, cost: float, now: float) -> None:
-        """A refusal that told no limit."""
+    def too_much(self, number: int, *, newest: int, cost: float, now: float) -> None:
+        """Request ``number`` was refused, without being told a limit."""
         if self.source not in {"unknown", "refusal"}:
             return  # others use it too, or our count was off; the pause will do
+        if number <= self.judged:
+            return
+        self.judged = newest
         passed = max(self.bucket.spent(now) - self.unanswered, cost)
         limit = self.bucket.limit
-        self._change(passed if isinf(limit) else min(limit, max(passed, limit * _LOWER)), "refusal", now)
+        if isinf(limit):
+            self.first_judged = newest
+            self._change(passed, "refusal", now)
+        elif limit > self.proven:
+            self.patience = min(self.patience * 2, _LONGEST_PATIENCE)
+            self._change(self.proven, "refusal", now)
+        else:
+            self.patience = 1
+            self._change(max(limit * _LOWEST, min(passed, limit * _LOWER)), "refusal", now)
+        self.proven = self.bucket.limit
         self.raise_by = _FIRST_RAISE
 
-    def went_well(self, now: float) -> None:
-        """A request was not refused."""
-        limit = self.bucket.limit
-        if self.source != "refusal" or now - self.changed_at < _MINUTE or self.bucket.spent(now) < _USED * limit:
+    def went_well(self, number: int, *, cost: float, now: float) -> None:
+        """Request ``number`` was not refused."""
+        if self.source != "refusal":
             return
+        limit = self.bucket.limit
+        if number <= self.judged:
+            if number <= self.first_judged:  # had passed before the first refusal did, and was answered later
+                self._change(limit + cost, "refusal", now)
+                self.proven = self.bucket.limit
+            return
+        raised = limit > self.proven
+        minutes = 1 if raised else self.patience
+        if now - self.changed_at < _MINUTE * minutes or self.bucket.spent(now) < _USED * limit:
+            return
+        if raised:
+            self.patience = 1
+        self.proven = limit
         self._change(limit * (1 + self.raise_by), "refusal", now)
         self.raise_by = min(self.raise_by * 2, _LAST_RAISE)
 
@@ -155,7 +203,9 @@ class Rates:
         self._requests.unanswered -= 1
         self._tokens.unanswered -= cost
 
-    def answered(self, number: int, cost: int, status: int, headers: Mapping[str, str], now: float) -> None:
+    def answered(
+        self, number: int, cost: int, status: int, headers: Mapping[str, str], *, newest: int, now: float
+    ) -> None:
         """The head of the answer to request ``number`` has arrived."""
         self._requests.unanswered -= 1
         self._tokens.unanswered -= cost
@@ -175,17 +225,17 @@ class Rates:
             self._tokens.believe(told.tokens, cost=cost, refused=refused, now=now)
         if refused:
             blamed = self._requests if told.blames_requests else self._tokens
-            blamed.too_much(cost=1 if blamed is self._requests else cost, now=now)
+            blamed.too_much(number, newest=newest, cost=1 if blamed is self._requests else cost, now=now)
         elif status < 400:
-            self._requests.went_well(now)
-            self._tokens.went_well(now)
+            self._requests.went_well(number, cost=1, now=now)
+            self._tokens.went_well(number, cost=cost * self._share, now=now)
 
-    def refused_late(self, cost: int, retry_after: float | None, now: float) -> None:
+    def refused_late(self, number: int, cost: int, retry_after: float | None, *, newest: int, now: float) -> None:
         """An answer that had begun well was a refusal."""
         self._return(cost, now)
         self._pause(retry_after, now)
         if self._learn:
-            self._tokens.too_much(cost=cost, now=now)
+            self._tokens.too_much(number, newest=newest, cost=cost, now=now)
 
     def correct(self, reserved: int, charged: int, now: float) -> None:
         """A request that had ``reserved`` tokens was charged ``charged``."""

@@ -14,6 +14,7 @@ from apex_llm.transport.breaker import BreakerPolicy
 from apex_llm.transport.classify import ClassifyLayer
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.pipeline import compose
+from apex_llm.transport.throttle import Outcome
 from apex_llm.types.responses import Usage
 
 KEY = ("host", "model")
@@ -318,6 +319,47 @@ def test_what_was_reserved_and_not_used_comes_back():
         assert state(limits)["tokens"]["remaining"] == 970
 
     run_virtually(main())
+
+
+def test_what_was_under_way_at_the_first_refusal_shows_how_much_there_was_below_the_limit():
+    limits = Limits(learn=True)
+    good, refusal = FakeResponse().headers, FakeResponse(429).headers
+
+    async def main():
+        leaves = [await limits.acquire(request_for(estimated_tokens=100))]
+        leaves[0].answered(200, good)
+        leaves += [await limits.acquire(request_for(estimated_tokens=100)) for _ in range(9)]
+        leaves[9].answered(429, refusal)
+        assert state(limits)["tokens"]["limit"] == 100
+        for leave in leaves[1:8]:
+            leave.answered(200, good)
+        leaves[8].answered(429, refusal)
+        assert state(limits)["tokens"] == {"limit": 800, "remaining": 0, "source": "refusal"}
+
+    run_virtually(main())
+
+
+def test_a_call_that_was_refused_goes_before_those_who_came_later():
+    """Else it waits for the whole queue once more, which is several times as long as all others wait."""
+    limits = Limits(max_concurrency=1)
+    order = []
+
+    async def one(name, attempt):
+        leave = await limits.acquire(request_for(attempt=attempt))
+        order.append(name)
+        leave.over(Outcome())
+
+    async def main():
+        holder = await limits.acquire(request_for())
+        tasks = []
+        for name, attempt in (("c", 1), ("d", 1), ("a", 2), ("b", 3), ("e", 1)):
+            tasks.append(asyncio.create_task(one(name, attempt)))
+            await asyncio.sleep(0)
+        holder.over(Outcome())
+        await asyncio.gather(*tasks)
+
+    run_virtually(main())
+    assert order == ["a", "b", "c", "d", "e"]
 
 
 # Breaker, from end to end ------------------------------------------------------------------------

@@ -151,6 +151,15 @@ def play(service: Service, limits: Limits | None, *, seconds: float = SECONDS) -
     return callers
 
 
+def assert_fair_and_full(service: Service, callers: Callers, *, refused: float = 0.1) -> None:
+    """The three figures, and that nobody starves."""
+    assert service.refusals <= refused * service.sends
+    assert service.tokens >= 0.9 * CEILING * callers.seconds / 60
+    assert max(callers.waits) <= 3 * sum(callers.waits) / len(callers.waits)
+    assert len(callers.answers) == CALLERS
+    assert min(callers.answers.values()) >= 0.7 * max(callers.answers.values()) - 2
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_naive_client_is_refused_most_of_the_time(kind: str):
     service = Service(kind)
@@ -164,10 +173,8 @@ def test_with_the_limit_given_hardly_anything_is_refused_and_nothing_is_wasted(k
     service = Service(kind, begins=begins)
     callers = play(service, Limits(tokens_per_minute=CEILING))
 
-    assert service.refusals <= 0.1 * service.sends
-    assert service.tokens >= 0.9 * CEILING
-    assert max(callers.waits) <= 3 * sum(callers.waits) / len(callers.waits)
-    assert len(callers.answers) == CALLERS, "no caller starves"
+    assert service.refusals == 0
+    assert_fair_and_full(service, callers)
     assert max(callers.answers.values()) - min(callers.answers.values()) <= 1
 
 
@@ -178,22 +185,33 @@ def test_with_the_headers_of_the_service_nothing_needs_to_be_given(kind: str, he
     service.level = CEILING
     callers = play(service, Limits(learn=True))
 
-    assert service.refusals <= 0.1 * service.sends
-    assert service.tokens >= 0.9 * CEILING
-    assert len(callers.answers) == CALLERS
+    assert service.refusals == 0
+    assert_fair_and_full(service, callers)
 
 
-@pytest.mark.parametrize("headers", [None, "old"])
+@pytest.mark.parametrize("told", [None, "retry-after", "old"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_helpful_headers_the_limit_is_learned_from_refusals(kind: str, headers: str | None):
-    """The first minute pays for it; ten minutes together are as good as if the limit had been given."""
-    service = Service(kind, headers=headers)
+def test_without_helpful_headers_the_limit_is_learned_from_refusals(kind: str, told: str | None):
+    """The first minute pays for it: what is under way when the first refusal comes is refused as well."""
+    minute = Service(kind, headers="old" if told == "old" else None, retry_after=told is not None)
+    minute.level = CEILING
+    assert_fair_and_full(minute, play(minute, Limits(learn=True)))
+
+    service = Service(kind, headers="old" if told == "old" else None, retry_after=told is not None)
     service.level = CEILING
-    callers = play(service, Limits(learn=True), seconds=600)
+    assert_fair_and_full(service, play(service, Limits(learn=True), seconds=600), refused=0.05)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_limit_that_is_lowered_and_raised_again_is_followed(kind: str):
+    service = Service(kind)
+    service.level = CEILING
+    allowed = service._left
+    service._left = lambda: allowed() - (CEILING / 2 if 240 <= now() < 480 else 0)
+    play(service, Limits(learn=True), seconds=900)
 
     assert service.refusals <= 0.1 * service.sends
-    assert service.tokens >= 0.7 * CEILING * 10
-    assert len(callers.answers) == CALLERS
+    assert service.tokens >= 0.7 * CEILING * (4 + 4 / 2 + 7)
 
 
 @pytest.mark.parametrize("kind", KINDS)
