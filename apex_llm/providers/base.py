@@ -21,7 +21,6 @@ import msgspec
 from apex_llm.codecs.base import ChatCodec
 from apex_llm.errors import ApexLlmError, ConfigurationError, ContentFilteredError, InvalidRequestError
 from apex_llm.providers.endpoints import Endpoint
-from apex_llm.providers.metering import metered, metered_decoder
 from apex_llm.streaming import EventStream, Exchange, TextStream, open_exchange, request_id_of
 from apex_llm.transport.authenticate import new_invocation_id
 from apex_llm.transport.limits import Limits
@@ -70,7 +69,8 @@ class Route(msgspec.Struct, frozen=True):
 
     request: HttpRequest
     codec: ChatCodec
-    framing: Callable[[], Framing]
+    framing: Callable[[], Framing] | None = None
+    """``None`` where the answer is not a stream."""
     warnings: tuple[str, ...] = ()
 
 
@@ -390,6 +390,8 @@ class BaseLlmProvider(ABC):
             )
             if not self.limits.active:
                 return understand(outgoing)
+            from apex_llm.providers.metering import metered
+
             return metered(self.limits, outgoing, understand, at_admission=self._charged_at_admission)
 
         try:
@@ -416,12 +418,15 @@ class BaseLlmProvider(ABC):
         on_route(route)
 
         def understand(outgoing: HttpRequest) -> Awaitable[Exchange]:
+            assert route.framing is not None
             decoder = route.codec.stream_decoder
             if self._strict_streams:
                 from apex_llm.codecs.strict import strict_decoder
 
                 decoder = strict_decoder(decoder)
             if outgoing.estimated_tokens:
+                from apex_llm.providers.metering import metered_decoder
+
                 settle = partial(self.limits.settle, outgoing, at_admission=self._charged_at_admission)
                 decoder = metered_decoder(decoder, settle)
             return open_exchange(plane.send, outgoing, framing=route.framing, decoder=decoder)

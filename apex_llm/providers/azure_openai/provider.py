@@ -11,17 +11,13 @@ import ssl
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
 from apex_llm.codecs.azure_failures import azure_failure
 from apex_llm.codecs.chat.openai_chat import OpenAIChatCodec
 from apex_llm.codecs.chat.openai_chat_profile import OpenAIChatProfile, profile_for
-from apex_llm.codecs.failures import unexpected_content
-from apex_llm.codecs.framing import SseFraming
 from apex_llm.credentials.azure import AzureCredentials, azure_credentials
-from apex_llm.credentials.manager import credentials_from_manager
 from apex_llm.errors import (
     ApexLlmError,
     ConfigurationError,
@@ -32,15 +28,6 @@ from apex_llm.errors import (
     UnknownModelError,
 )
 from apex_llm.providers.azure_openai.endpoints import AzureSurface, azure_surface
-from apex_llm.providers.azure_openai.listings import (
-    DEPLOYMENTS_VERSION,
-    MANAGEMENT_SCOPE,
-    MANAGEMENT_VERSION,
-    MODELS_VERSION,
-    read_base_models,
-    read_data_plane_deployments,
-    read_managed_deployments,
-)
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route, read_body
 from apex_llm.providers.endpoints import parse_endpoint, path_segment
@@ -224,6 +211,8 @@ class AzureOpenAIProvider(BaseLlmProvider):
         kept: Mapping[str, Any] = {}
         manager_source = None
         if self._manager is not None and not self._explicit:
+            from apex_llm.credentials.manager import credentials_from_manager
+
             manager_source = credentials_from_manager(self._manager, "azure_openai", plugin=self._plugin)
             kept = await manager_source.settings()
         surface = self._surface(
@@ -284,6 +273,10 @@ class AzureOpenAIProvider(BaseLlmProvider):
             operation="chat-stream" if stream else "chat",
             model=resolved.model,
         )
+        if not stream:
+            return Route(outgoing, codec, None, warnings)
+        from apex_llm.codecs.framing import SseFraming
+
         return Route(outgoing, codec, partial(SseFraming, model=resolved.model), warnings)
 
     def _learn(self, resolved: Resolved, error: InvalidRequestError) -> bool:
@@ -314,12 +307,14 @@ class AzureOpenAIProvider(BaseLlmProvider):
     # Listings --------------------------------------------------------------------------------
 
     async def _list_models(self) -> list[ModelInfo]:
+        from apex_llm.providers.azure_openai import listings
+
         ready = await self._ready()
         base = ready.surface.endpoint.base_path
         try:
-            query = query_string(("api-version", DEPLOYMENTS_VERSION))
+            query = query_string(("api-version", listings.DEPLOYMENTS_VERSION))
             body = await self._get(ready.plane, f"{base}/openai/deployments{query}", operation="list-deployments")
-            return self._remember(read_data_plane_deployments(body))
+            return self._remember(listings.read_data_plane_deployments(body))
         except RequestError as error:
             _logger.info("the data plane does not list deployments here: %s", error.code)
         if self._resource_id is not None:
@@ -330,8 +325,8 @@ class AzureOpenAIProvider(BaseLlmProvider):
         if ready.surface.is_v1:
             target = f"{ready.surface.root}/models{query_string(*ready.surface.query)}"
         else:
-            target = f"{base}/openai/models{query_string(('api-version', MODELS_VERSION))}"
-        return read_base_models(await self._get(ready.plane, target, operation="list-models"))
+            target = f"{base}/openai/models{query_string(('api-version', listings.MODELS_VERSION))}"
+        return listings.read_base_models(await self._get(ready.plane, target, operation="list-models"))
 
     def _remember(self, models: list[ModelInfo]) -> list[ModelInfo]:
         for model in models:
@@ -340,8 +335,12 @@ class AzureOpenAIProvider(BaseLlmProvider):
         return models
 
     async def _managed_deployments(self, resource_id: str) -> list[ModelInfo]:
+        from urllib.parse import urlsplit
+
+        from apex_llm.providers.azure_openai import listings
+
         credentials = azure_credentials(
-            **self._explicit, environ=self._backend.environ, send=self._backend.fetch, scope=MANAGEMENT_SCOPE
+            **self._explicit, environ=self._backend.environ, send=self._backend.fetch, scope=listings.MANAGEMENT_SCOPE
         )
         if credentials.kind != "bearer":
             raise ConfigurationError("The management plane takes an Entra token, and only a resource key is at hand.")
@@ -351,11 +350,13 @@ class AzureOpenAIProvider(BaseLlmProvider):
         plane = Plane(endpoint, self._backend.stack(endpoint, authentication), authentication.recover)
         target = (
             f"{endpoint.base_path}/{resource_id.strip('/')}/deployments"
-            f"{query_string(('api-version', MANAGEMENT_VERSION))}"
+            f"{query_string(('api-version', listings.MANAGEMENT_VERSION))}"
         )
         models: list[ModelInfo] = []
         while True:
-            page, following = read_managed_deployments(await self._get(plane, target, operation="list-deployments"))
+            page, following = listings.read_managed_deployments(
+                await self._get(plane, target, operation="list-deployments")
+            )
             models += page
             if not following:
                 return models
@@ -416,5 +417,7 @@ def _expected_content_type(request: HttpRequest) -> str | None:
 
 
 def _unexpected(headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
+    from apex_llm.codecs.failures import unexpected_content
+
     expected = _SSE if request.stream else "application/json"
     return unexpected_content(headers, body, expected=expected, provider="azure_openai", model=request.model)

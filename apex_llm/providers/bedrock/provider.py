@@ -8,22 +8,17 @@ import functools
 import logging
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import msgspec
 
 from apex_llm.codecs.base import ChatCodec
 from apex_llm.codecs.bedrock_failures import bedrock_failure
 from apex_llm.codecs.bedrock_family import vendor
-from apex_llm.codecs.chat.anthropic_messages import AnthropicMessagesCodec
 from apex_llm.codecs.chat.bedrock_converse import BedrockConverseCodec
-from apex_llm.codecs.failures import unexpected_content
-from apex_llm.codecs.framing import ChunkFraming, EventStreamFraming
-from apex_llm.codecs.replay import ReplayCodec, WholeBodyFraming
 from apex_llm.credentials.aws import aws_credentials, aws_region, bedrock_bearer, region_of
-from apex_llm.credentials.manager import credentials_from_manager
 from apex_llm.credentials.threads import run_in_thread
 from apex_llm.errors import (
     ApexLlmError,
@@ -35,7 +30,6 @@ from apex_llm.errors import (
 )
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string, together
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route, read_body
-from apex_llm.providers.bedrock.control_plane import LISTINGS, Listing, base_model_of_profile, read_page
 from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, validate_region
 from apex_llm.providers.bedrock.models import is_opaque, resolve_alias
 from apex_llm.providers.endpoints import Endpoint, parse_endpoint, path_segment
@@ -43,16 +37,19 @@ from apex_llm.transport.authenticate import BearerAuthentication, SigV4Authentic
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.observe import Observer
 from apex_llm.transport.retry import RetryPolicy, RetryStrategy
-from apex_llm.types.http import Headers, HttpRequest, Timeout
+from apex_llm.types.http import Framing, Headers, HttpRequest, Timeout
 from apex_llm.types.models import ModelInfo
 from apex_llm.types.requests import ChatRequest
 from apex_llm.types.secrets import CredentialSource, Secret
 from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
 
+# What a first call may do without is imported where it begins: streams, listings, managers, Claude's own format.
+if TYPE_CHECKING:
+    from apex_llm.providers.bedrock.control_plane import Listing
+
 _logger = logging.getLogger("apex_llm.bedrock")
 
 _CONVERSE: Final = BedrockConverseCodec()
-_ANTHROPIC: Final = AnthropicMessagesCodec()
 _EVENT_STREAM: Final = "application/vnd.amazon.eventstream"
 _MODEL_HINT: Final = (
     "Pass a model id such as 'us.anthropic.claude-sonnet-4-6', an inference profile id, an ARN, or an alias: "
@@ -194,6 +191,8 @@ class BedrockProvider(BaseLlmProvider):
         kept: Mapping[str, Any] = {}
         manager_source = None
         if self._manager is not None and self._credentials is None and self._bearer_token is None:
+            from apex_llm.credentials.manager import credentials_from_manager
+
             manager_source = credentials_from_manager(self._manager, "aws_bedrock", plugin=self._plugin)
             kept = await manager_source.settings()
         told = self._region or kept.get("aws_region")
@@ -274,6 +273,8 @@ class BedrockProvider(BaseLlmProvider):
         model = resolve_alias(model, region=self._memory["ready"].region, aliases=self._aliases) or model
         family = None
         if ":application-inference-profile/" in model:
+            from apex_llm.providers.bedrock.control_plane import base_model_of_profile
+
             path = f"/inference-profiles/{path_segment(model, what='model id', hint=_MODEL_HINT, keep=':')}"
             try:
                 family = base_model_of_profile(await self._get(path, operation="GetInferenceProfile"))
@@ -285,9 +286,14 @@ class BedrockProvider(BaseLlmProvider):
     def _route(self, plane: Plane, resolved: Resolved, request: ChatRequest, *, stream: bool) -> Route:
         if replay := stream and bool(request.tools) and resolved.model in self._unstreamed_tools:
             stream = False
-        codec, framing, operation = self._format(resolved, stream=stream)
+        codec, operation = self._format(resolved, stream=stream)
+        framing: Callable[[], Framing] | None = None
         if replay:
-            codec = ReplayCodec(codec)
+            from apex_llm.codecs.replay import ReplayCodec, WholeBodyFraming
+
+            codec, framing = ReplayCodec(codec), WholeBodyFraming
+        elif stream:
+            framing = _framing(operation, model=resolved.model, region=self._memory["ready"].region)
         if resolved.family != request.model:
             request = msgspec.structs.replace(request, model=resolved.family)
         body, warnings = codec.encode(request, stream=stream)
@@ -307,21 +313,20 @@ class BedrockProvider(BaseLlmProvider):
             operation=operation,
             model=resolved.model,
         )
-        if replay:
-            return Route(outgoing, codec, WholeBodyFraming, warnings)
-        region = self._memory["ready"].region
-        return Route(outgoing, codec, partial(framing, model=resolved.model, region=region), warnings)
+        return Route(outgoing, codec, framing, warnings)
 
-    def _format(self, resolved: Resolved, *, stream: bool) -> tuple[ChatCodec, type[EventStreamFraming], str]:
+    def _format(self, resolved: Resolved, *, stream: bool) -> tuple[ChatCodec, str]:
         if self._api != "invoke":
-            return _CONVERSE, EventStreamFraming, "converse-stream" if stream else "converse"
+            return _CONVERSE, "converse-stream" if stream else "converse"
         if vendor(resolved.family) != "anthropic":
             raise InvalidRequestError(
                 f"api='invoke' speaks Claude's native format; {resolved.model!r} is not known to be a Claude model.",
                 phase="prepare",
                 hint="Use api='auto'; for an ARN, say which model it is with families={arn: model id}.",
             )
-        return _ANTHROPIC, ChunkFraming, "invoke-with-response-stream" if stream else "invoke"
+        from apex_llm.codecs.chat.anthropic_messages import AnthropicMessagesCodec
+
+        return AnthropicMessagesCodec(), "invoke-with-response-stream" if stream else "invoke"
 
     def _learn(self, resolved: Resolved, error: InvalidRequestError) -> bool:
         """Some models refuse tools when streaming; they are then asked for the whole answer."""
@@ -334,6 +339,8 @@ class BedrockProvider(BaseLlmProvider):
     # Listings --------------------------------------------------------------------------------
 
     async def _list_models(self) -> list[ModelInfo]:
+        from apex_llm.providers.bedrock.control_plane import LISTINGS
+
         await self._plane()
         required = [listing for listing in LISTINGS if not listing.optional]
         optional = [listing for listing in LISTINGS if listing.optional]
@@ -349,6 +356,8 @@ class BedrockProvider(BaseLlmProvider):
             return []
 
     async def _list(self, listing: Listing) -> list[ModelInfo]:
+        from apex_llm.providers.bedrock.control_plane import read_page
+
         models: list[ModelInfo] = []
         token: str | None = None
         while True:
@@ -405,10 +414,19 @@ def _model_segment(model: str) -> str:
     return path_segment(model, what="model id", hint=_MODEL_HINT, keep=":")
 
 
+def _framing(operation: str, *, model: str, region: str) -> Callable[[], Framing]:
+    from apex_llm.codecs.framing import ChunkFraming, EventStreamFraming
+
+    framing = EventStreamFraming if operation == "converse-stream" else ChunkFraming
+    return partial(framing, model=model, region=region)
+
+
 def _expected_content_type(request: HttpRequest) -> str | None:
     return _EVENT_STREAM if request.stream else None
 
 
 def _unexpected(headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
+    from apex_llm.codecs.failures import unexpected_content
+
     expected = _EVENT_STREAM if request.stream else "application/json"
     return unexpected_content(headers, body, expected=expected, provider="bedrock", model=request.model)
