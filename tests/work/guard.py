@@ -31,7 +31,7 @@ GROWTH_ELSEWHERE = 1.25
 FALL = 0.75
 """Gains are written down, or the next growth would hide in them."""
 
-_AT_MOST_ZERO = re.compile(r"_left$|piece.*\.instructions_for_what_is_unused$")
+_AT_MOST_ZERO = re.compile(r"_left$|(piece|event).*\.instructions_for_what_is_unused$")
 _BULLET = re.compile(r"^- ", re.MULTILINE)
 _QUOTED = re.compile(r"`([^`\s]+)`")
 

@@ -67,7 +67,7 @@ def _cold(wire: str, meddling: Sequence[str]) -> dict[str, list[str]]:
 def _child(*arguments: str) -> Any:
     # No site: what .pth files import would count as known. No variables: they change what a provider looks for.
     paths = dict.fromkeys((str(ROOT), *(sysconfig.get_path(name) for name in ("purelib", "platlib"))))
-    environ = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "AWS_EC2_METADATA_DISABLED": "true"}
+    environ = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "HOME": os.devnull}
     command = [sys.executable, "-S", "-s", "-P", "-B", str(CHILD), *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100, check=False)
     if done.returncode:
