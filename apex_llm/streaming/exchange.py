@@ -10,7 +10,8 @@ from __future__ import annotations
 __all__ = ["Exchange", "open_exchange", "request_id_of"]
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from apex_llm.codecs.base import StreamDecoder
 from apex_llm.errors import ApexLlmError, RequestTimeoutError
@@ -79,37 +80,40 @@ class Exchange:
         else:
             self._tell = tell
 
-    async def read(self) -> list[StreamEvent]:
+    def read(self) -> Coroutine[Any, Any, list[StreamEvent]]:
         """The next events, at least one; an empty list after the end."""
+        if self._first is not None or self._failure is not None or self._over:
+            return self._known()
+        if self._idle is not None:
+            self._response.read_deadline = self._now() + self._idle
+        return self._events()
+
+    async def _known(self) -> list[StreamEvent]:
         if self._first is not None:
             events, self._first = self._first, None
             return events
         if self._failure is not None:
             raise self._failure
-        if self._over:
-            return []
-        if self._idle is not None:
-            self._response.read_deadline = self._now() + self._idle
-        try:
-            return await self._events()
-        except ApexLlmError as error:
-            self._broke(error)
-            raise
+        return []
 
     async def _events(self) -> list[StreamEvent]:
         # Unknown events are handed over together with the next one that carries meaning, so
         # that a server cannot keep a dead stream alive with them.
         events: list[StreamEvent] = []
+        feed = self._decoder.feed
         while True:
-            data = await self._response.read()
+            try:
+                data = await self._response.read()
+            except ApexLlmError as error:
+                self._broke(error)
+                raise
             try:
                 if data:
-                    feed = self._decoder.feed
                     for name, payload in self._framing.feed(data):
                         events += feed(name, payload)
                 else:
                     for name, payload in self._framing.finish():
-                        events += self._decoder.feed(name, payload)
+                        events += feed(name, payload)
                     events += self._decoder.finish()
                     self._over = True
                     self.close()
@@ -120,7 +124,7 @@ class Exchange:
                 if not _meaningful(events):
                     raise
                 return events  # what was complete before the damage is delivered first
-            if _meaningful(events) or self._over:
+            if self._over or (events and (type(events[-1]) is not UnknownEvent or _meaningful(events))):
                 return events
 
     def _broke(self, error: ApexLlmError) -> None:
@@ -135,9 +139,7 @@ class Exchange:
 
 
 def _meaningful(events: Sequence[StreamEvent]) -> bool:
-    if not events:
-        return False
-    return type(events[-1]) is not UnknownEvent or any(type(event) is not UnknownEvent for event in events)
+    return any(type(event) is not UnknownEvent for event in events)
 
 
 def request_id_of(response: HttpResponse) -> str | None:

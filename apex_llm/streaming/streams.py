@@ -32,6 +32,9 @@ from apex_llm.types.responses import ChatResponse
 
 T = TypeVar("T")
 
+_FOLD_AT = 64
+"""So many events are folded into the answer at a time: one by one costs a good part of what reading them does."""
+
 
 class _Stream(Generic[T]):
     """What both streams share: opening, reading on, the ways to end, and what arrived so far."""
@@ -52,6 +55,7 @@ class _Stream(Generic[T]):
         self._batch: list[StreamEvent] = []
         self._index = 0  # events of the batch that were handed over
         self._accounted = 0  # events of the batch that the accumulator has seen
+        self._handed: list[StreamEvent] = []  # events of earlier batches that it has not seen
         self._events_seen = 0
         self._accumulator = Accumulator()
         self._error: ApexLlmError | None = None
@@ -112,9 +116,9 @@ class _Stream(Generic[T]):
         """Wait until there is more to take, once all that was ready has been taken; false at the end."""
         return await self._advance()
 
-    async def _open(self) -> None:
+    async def _open(self) -> Exchange:
         try:
-            self._exchange = await self._opener()
+            exchange = self._exchange = await self._opener()
         except ApexLlmError as error:
             self._error = error
             self._closed = True
@@ -122,6 +126,7 @@ class _Stream(Generic[T]):
         except BaseException:
             self._closed = True
             raise
+        return exchange
 
     async def _advance(self) -> bool:
         """Replace the batch, all of which was handed over, by the next; false at the end."""
@@ -131,16 +136,17 @@ class _Stream(Generic[T]):
             raise self._error
         if self._closed:
             return False
-        self._reading = True
-        try:
-            if self._exchange is None:
-                await self._open()
-            assert self._exchange is not None
-            self._account()
-            self._events_seen += len(self._batch)
+        batch = self._batch
+        if batch:
+            self._events_seen += len(batch)
+            self._handed += batch[self._accounted :] if self._accounted else batch
+            if len(self._handed) >= _FOLD_AT:
+                self._fold()
             self._batch = []
             self._index = self._accounted = 0
-            self._batch = await self._exchange.read()
+        self._reading = True
+        try:
+            batch = await (self._exchange or await self._open()).read()
         except ApexLlmError as error:
             if self._closed and self._exchange is None:
                 raise
@@ -156,9 +162,10 @@ class _Stream(Generic[T]):
             raise
         finally:
             self._reading = False
-        if not self._batch:
+        if not batch:
             self._close()
             return False
+        self._batch = batch
         return True
 
     def _interrupted(self, error: ApexLlmError) -> ApexLlmError:
@@ -193,7 +200,12 @@ class _Stream(Generic[T]):
         self._error = failure
         return failure
 
+    def _fold(self) -> None:
+        self._accumulator.add(self._handed)
+        self._handed.clear()
+
     def _account(self) -> None:
+        self._fold()
         if self._accounted < self._index:
             self._accumulator.add(self._batch[self._accounted : self._index])
             self._accounted = self._index
@@ -311,7 +323,10 @@ class TextStream(_Stream[str]):
         return False
 
     def _raise_if_blocked(self) -> None:
-        if self._blocked is None or not self._accumulator.finished:
+        if self._blocked is None:
+            return
+        self._account()
+        if not self._accumulator.finished:
             return
         response = self.partial
         if response.blocked:
