@@ -30,6 +30,9 @@ from apex_llm.transport.http11_response import HELD
 from apex_llm.transport.network_errors import connection_failed, root_cause
 from apex_llm.types.http import Headers, HttpRequest
 
+_PIECES_A_TURN = 256
+"""httpx hands out what has arrived chunk by chunk without ever waiting; other tasks must get their turn."""
+
 _FOREIGN_ROOMS = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "anyio", "h11", "h2", "ssl"})
 
 
@@ -126,7 +129,8 @@ class HttpxResponse:
         self._closings = closings
         self._deadline = deadline
         self._read_deadline = math.inf
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | bytearray] = []
+        self._taken = 0
         self._body: AsyncGenerator[bytes] | None = None
         self._over = False
         self._error: ApexLlmError | None = None
@@ -165,12 +169,8 @@ class HttpxResponse:
 
     async def prefetch(self) -> None:
         """Hold the body, up to what a reader that is slow may leave waiting."""
-        pieces: list[bytes] = []
-        size = 0
-        while size <= HELD and (data := await self.read()):
-            pieces.append(data)
-            size += len(data)
-        self._pieces = pieces
+        held = await self._gather(HELD)
+        self._pieces = [held] if held else []
 
     def _get_deadline(self) -> float | None:
         return None if self._deadline == math.inf else self._deadline
@@ -215,6 +215,9 @@ class HttpxResponse:
         try:
             async for data in body:
                 if data:
+                    self._taken += 1
+                    if not self._taken % _PIECES_A_TURN:
+                        await asyncio.sleep(0)
                     return data
             self._end(None)
             # Giving the connection back takes several steps; cancelled between them, it would never be free again.
@@ -239,15 +242,23 @@ class HttpxResponse:
 
     async def read_all(self, *, limit: int) -> bytes:
         """The rest of the body; ``LimitExceededError`` beyond ``limit`` bytes."""
-        parts: list[bytes] = []
-        size = 0
-        while data := await self.read():
-            size += len(data)
-            if size > limit:
-                self.close()
-                raise LimitExceededError(f"The response body is larger than {limit} bytes.", limit="body", phase="body")
-            parts.append(data)
-        return b"".join(parts)
+        body = await self._gather(limit)
+        if len(body) > limit:
+            self.close()
+            raise LimitExceededError(f"The response body is larger than {limit} bytes.", limit="body", phase="body")
+        return bytes(body)
+
+    async def _gather(self, limit: int) -> bytes | bytearray:
+        """What comes until the end, or until there is more than ``limit``.
+
+        In one buffer: kept apart, chunks of one byte would take fifty times their size.
+        """
+        gathered: bytes | bytearray = await self.read()
+        if gathered and len(gathered) <= limit and (data := await self.read()):
+            gathered = bytearray(gathered) + data
+            while len(gathered) <= limit and (data := await self.read()):
+                gathered += data
+        return gathered
 
     def close(self) -> None:
         """Be done with it; a body that has not ended closes its connection."""

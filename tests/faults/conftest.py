@@ -12,13 +12,24 @@ from typing import Any
 import pytest
 import trustme
 
-from apex_llm.emulator import FAULTS, Emulator
+from apex_llm.emulator import FAULTS, Emulator, Fault, FaultCall, FaultConnection
 
 _HERE = str(Path(__file__).parent)
 if _HERE not in sys.path:
     sys.path.insert(0, _HERE)
 
-from fault_cases import COLUMNS, FULL_TEXT, Column, Observation, Seen, expected, observe  # noqa: E402
+from fault_cases import (  # noqa: E402
+    BLOCKED_SECONDS,
+    BOUNDS,
+    COLUMNS,
+    FULL_TEXT,
+    Column,
+    Observation,
+    Seen,
+    expected,
+    observe,
+)
+from measured import Cost, measure  # noqa: E402
 
 SEED = int(os.environ.get("APEX_LLM_FAULT_SEED", "1"))
 Play = Callable[..., list[Observation]]
@@ -65,6 +76,42 @@ def play(emulator: Emulator, column: Column) -> Play:
         return observations
 
     return play
+
+
+async def _fewer_chunks(connection: FaultConnection, call: FaultCall) -> None:
+    body = b" " * (20_000 - len(call.body)) + call.body
+    await connection.write(call.head(framing="chunked", last=True))
+    await connection.write(b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+
+
+@pytest.fixture(scope="session")
+def _costs() -> dict[Column, dict[tuple[str, str], Cost]]:
+    return {}
+
+
+@pytest.fixture
+def frugal(
+    emulator: Emulator, column: Column, _costs: dict[Column, dict[tuple[str, str], Cost]]
+) -> Callable[..., Cost]:
+    """``frugal("name", "whole")`` holds what a fault costs the client to ``BOUNDS``; measured once a column."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the peak of memory can be set back on Linux only")
+    if column not in _costs:
+        plays: list[tuple[Any, str]] = list(BOUNDS)
+        if column.sender == "httpx":
+            # Its cost for each chunk is its own, and 400,000 take it eight seconds.
+            fewer = Fault("one-byte-chunks", 22, "", _fewer_chunks)
+            plays = [(fewer if name == fewer.name else name, call) for name, call in plays]
+        _costs[column] = dict(zip(BOUNDS, measure(emulator, column, plays), strict=True))
+
+    def frugal(name: str, call: str) -> Cost:
+        cost, bound = _costs[column][name, call], BOUNDS[name, call]
+        assert cost.peak < bound.mebibytes * 2**20, f"{name}: {cost.peak / 2**20:.1f} MiB"
+        assert cost.cpu_seconds < bound.seconds, name
+        assert cost.blocked_seconds < BLOCKED_SECONDS, name
+        return cost
+
+    return frugal
 
 
 @pytest.fixture(scope="session")

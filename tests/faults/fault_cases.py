@@ -8,6 +8,8 @@ is what the code does.
 from __future__ import annotations
 
 __all__ = [
+    "BLOCKED_SECONDS",
+    "BOUNDS",
     "COLUMNS",
     "EXPECTED",
     "FULL_TEXT",
@@ -16,6 +18,7 @@ __all__ = [
     "IMPOSSIBLE",
     "QUICK",
     "UNTOLD",
+    "Bound",
     "Column",
     "Seen",
     "expected",
@@ -304,6 +307,31 @@ EXPECTED: dict[tuple[str, ...], Seen] = {
 
 UNTOLD = {"cut-anywhere"}
 """Faults whose outcome depends on where they strike; their tests say what must hold."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a call that meets a fault may cost the client: peak of memory beyond what it had, and CPU time."""
+
+    mebibytes: float
+    seconds: float = 0.5
+
+
+BOUNDS: dict[tuple[str, str], Bound] = {
+    ("huge-frame", "stream"): Bound(1),
+    ("gzip-bomb", "whole"): Bound(1),
+    ("gzip-bomb-on-a-stream", "stream"): Bound(1),
+    ("endless-header", "whole"): Bound(1),
+    ("endless-header", "stream"): Bound(1),
+    ("trailer-flood", "whole"): Bound(1),
+    ("deep-json", "whole"): Bound(4),
+    ("one-byte-chunks", "whole"): Bound(4, 1.0),
+    ("endless-event", "stream"): Bound(40, 1.0),
+}
+"""By fault and call, what costs least first."""
+
+BLOCKED_SECONDS = 0.05
+"""The longest that the event loop may be kept from other tasks by any of them."""
 
 IMPOSSIBLE = {
     ("interim-flood", "httpx"): "httpx reads interim answers without end and does not show them; "

@@ -13,7 +13,18 @@ HERE = Path(__file__).resolve().parent
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
 
-from fault_cases import COLUMNS, FULL_TEXT, HALF_TEXT, IMPOSSIBLE, UNTOLD, Column, Seen, expected  # noqa: E402
+from fault_cases import (  # noqa: E402
+    BLOCKED_SECONDS,
+    BOUNDS,
+    COLUMNS,
+    FULL_TEXT,
+    HALF_TEXT,
+    IMPOSSIBLE,
+    UNTOLD,
+    Column,
+    Seen,
+    expected,
+)
 
 from apex_llm.emulator import FAULTS, PORT_FAULTS, Fault  # noqa: E402
 
@@ -50,6 +61,10 @@ Where the ways differ, the line says how. Play them to your own program with the
 |---|---|---|---|---|---|---|---|
 """
 
+_COSTS = f"""\
+Held by each column, in a client process of its own: resident memory beyond what it had before the call, and the
+process's CPU time. None of them keeps the event loop from other tasks for more than {BLOCKED_SECONDS * 1000:g} ms."""
+
 
 def render() -> str:
     """The whole page."""
@@ -58,6 +73,19 @@ def render() -> str:
         lines.extend(_rows(fault))
     lines += ["", "## Where the client underneath decides", "", "| fault | sender | why |", "|---|---|---|"]
     lines += [f"| `{fault}` | {sender} | {why} |" for (fault, sender), why in sorted(IMPOSSIBLE.items())]
+    lines += [
+        "",
+        "## What they may cost the client",
+        "",
+        _COSTS,
+        "",
+        "| fault | call | memory, at most | CPU, at most |",
+    ]
+    lines += ["|---|---|---|---|"]
+    lines += [
+        f"| `{name}` | {call} | {bound.mebibytes:g} MiB | {bound.seconds:g} s |"
+        for (name, call), bound in BOUNDS.items()
+    ]
     lines += ["", "## Ports that fail before a request is made", "", "| fault | the port |", "|---|---|"]
     lines += [f"| `{name}` | {summary} |" for name, summary in PORT_FAULTS.items()]
     lines += ["", "## All rows, in the words of their tests", "", "| row | what holds |", "|---|---|"]
