@@ -28,6 +28,7 @@ from apex_llm.errors import (
 from apex_llm.types.secrets import AccessToken, AwsCredentials, CredentialSource, Secret
 
 _INTERVAL = 2.0
+_MOST_PERMITTED = 256
 _BEARER = ("bearer_token", "aws_bearer_token_bedrock", "api_key")
 _API_KEY = ("api_key", "azure_api_key", "azure_openai_api_key", "key")
 _AD_TOKEN = ("azure_ad_token", "ad_token", "bearer_token")
@@ -62,7 +63,8 @@ def credentials_from_manager(
     """What ``manager`` holds for ``service``, as credential sources.
 
     Args:
-        manager: Has ``get_api_key(service)`` or, for ``plugin``, ``get_api_key_secure(plugin, service)``.
+        manager: Has ``get_api_key(service)`` or, for ``plugin``, ``get_api_key_secure(plugin, service)``; and perhaps
+            ``provider_access``, which has the same and ``permit_model(plugin, service, models)``.
         service: Such as ``aws_bedrock``.
         plugin: In whose name to ask.
         interval: Seconds between two looks.
@@ -71,7 +73,10 @@ def credentials_from_manager(
     Raises:
         ConfigurationError: It is no such manager.
     """
-    method = "get_api_key" if plugin is None else "get_api_key_secure"
+    method = "get_api_key"
+    if plugin is not None:
+        method = "get_api_key_secure"
+        manager = getattr(manager, "provider_access", manager)
     if not callable(getattr(manager, method, None)):
         raise ConfigurationError(
             f"The key manager (a {type(manager).__name__}) has no method {method}().",
@@ -92,6 +97,8 @@ class ManagerCredentials:
         self._interval = interval
         self._clock = clock
         self._last: _Entry | None = None
+        self._permit_model = None if plugin is None else getattr(manager, "permit_model", None)
+        self._permitted: dict[tuple[str, ...], float] = {}
         self.cache: CachedCredentials[_Entry] = CachedCredentials(
             self._fetch, name=f"The key manager's entry {service!r}", retry_after=interval, clock=clock
         )
@@ -119,6 +126,28 @@ class ManagerCredentials:
         if values is None:
             return None
         return "bearer" if _one(values, _AD_TOKEN) else "api-key"
+
+    @property
+    def checks_models(self) -> bool:
+        """Whether the manager wants to know the model of each call."""
+        return self._permit_model is not None
+
+    async def permit(self, models: tuple[str, ...]) -> None:
+        """Return if the manager lets the plugin use a model; a yes holds as long as a look at its entry does.
+
+        Args:
+            models: What it is called on the wire, and then its other names.
+
+        Raises:
+            KeyAccessDeniedError: The plugin may not use it.
+        """
+        now = self._clock()
+        if self._permit_model is None or self._permitted.get(models, 0.0) > now:
+            return
+        await call(self._permit_model, self._plugin, self._service, models)
+        if len(self._permitted) >= _MOST_PERMITTED:
+            self._permitted.clear()
+        self._permitted[models] = now + self._interval
 
     async def settings(self) -> Mapping[str, Any]:
         """What the entry holds besides secrets, such as ``aws_region``, ``api_base``, ``default_deployment``.

@@ -27,11 +27,12 @@ AUDIT_FILE = "audit.jsonl"
 _TAIL_BYTES = 8 << 10
 _CHUNK = 1 << 20
 _MAX_PROBLEMS = 20
+_MAX_MODEL = 200
 _MAC = re.compile(rb'\A(\{.*),"mac":"([0-9a-f]{64})"\}\Z', re.DOTALL)
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
-class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of the log, without its ``mac``."""
 
     seq: int
@@ -45,6 +46,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False)
     fingerprint: str | None
     """Keyed: tells two secrets apart, but cannot be tested against guesses without the store."""
     prev: str
+    model: str | None = None
+    """For which model, where that was said; left out of the line otherwise."""
 
 
 class _Last(msgspec.Struct, frozen=True):
@@ -91,6 +94,7 @@ class AuditLog:
         service: str | None,
         decision: str,
         fingerprint: str | None = None,
+        model: str | None = None,
         strict: bool = False,
     ) -> None:
         """Write one line.
@@ -103,6 +107,7 @@ class AuditLog:
             service: Of which credential.
             decision: What was decided.
             fingerprint: Of the value that was handed out.
+            model: For which model.
             strict: Refuse to go on where the log is not as it was left.
 
         Raises:
@@ -122,6 +127,7 @@ class AuditLog:
                     decision=decision,
                     fingerprint=fingerprint,
                     prev=last.mac,
+                    model=None if model is None else model[:_MAX_MODEL],
                 )
                 line = _ENCODER.encode(entry)
                 mac = _mac(key, line)

@@ -270,6 +270,7 @@ class Custodian:
         plugin: str | None = None,
         decision: str = "allowed",
         value: Value | None = None,
+        model: str | None = None,
         refused: str = "no line, no secret",
     ) -> bool:
         """One line in the audit log, if it could be written; a failure is an error where a line is required."""
@@ -285,6 +286,7 @@ class Custodian:
                 service=service,
                 decision=decision,
                 fingerprint=None if value is None else fingerprint(document.audit_key_bytes(), value),
+                model=model,
                 strict=required,
             )
         except KeyStoreError as error:

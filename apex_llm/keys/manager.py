@@ -246,7 +246,7 @@ class ApiKeyManager(Upkeep):
 
         It hands out grants made with ``export=False`` too, because the plugin does not see the secret.
         """
-        return ProviderAccess(self.get_api_key, self._get_secure)
+        return ProviderAccess(self.get_api_key, self._get_secure, self._permit_model)
 
     def _retrieve_for_handle(self, handle: PluginHandle, operation: str, service: str, model: str | None) -> Any:
         return self._get_secure(operation, handle, service, model)
@@ -301,7 +301,8 @@ class ApiKeyManager(Upkeep):
         Args:
             plugin: Who.
             service: What.
-            models: Names or patterns (``anthropic.*``); all, when left out.
+            models: Names or patterns (``anthropic.*``); all, when left out. Providers state the model of each
+                call, and refuse others before anything is sent.
             expires: Until when: seconds since the epoch, or a ``datetime`` with its zone.
             days: For how long, instead of ``expires``.
             export: False lets only providers use it for the plugin (``provider_access``).
@@ -409,33 +410,57 @@ class ApiKeyManager(Upkeep):
         *,
         for_provider: bool = False,
     ) -> Value | None:
-        check_name(service, what="service")
-        name = plugin.name if isinstance(plugin, PluginHandle) else check_name(plugin, what="plugin")
         document = self._vault.snapshot()
-        decision = self._decide(document, plugin, name, service, model, for_provider=for_provider)
+        decision = self._decide(document, plugin, service, model, for_provider=for_provider)
         kind: Kind = "api_key" if operation == "get_api_key" else "oauth_token"
         record = self._record(document, service, kind) if decision.allowed else None
         value = None if record is None else record.current.value
-        outcome = "allowed" if decision.allowed else f"denied: {decision.reason}"
-        self._note(document, operation, service=service, plugin=name, decision=outcome, value=value)
+        self._audit_decision(document, operation, plugin, service, decision, value=value, model=model)
         if not decision.allowed:
-            raise KeyAccessDeniedError(
-                f"The plugin {name!r} may not have the {kind} of {service!r}: {decision.reason}.",
-                phase="credentials",
-                hint=f"The application's owner can allow it: apex-llm keys grant {name} {service}",
-            )
+            raise _denied(plugin, service, f"have the {kind} of", decision)
         return None if value is None else copied(value)
+
+    def _permit_model(self, plugin: str | PluginHandle, service: str, models: Sequence[str]) -> None:
+        document = self._vault.snapshot()
+        decision = self._decide(document, plugin, service, models[0], aliases=models[1:], for_provider=True)
+        self._audit_decision(document, "use_model", plugin, service, decision, model=models[0])
+        if not decision.allowed:
+            raise _denied(plugin, service, f"use the model {models[0]!r} of", decision)
+
+    def _audit_decision(
+        self,
+        document: Document | None,
+        operation: str,
+        plugin: str | PluginHandle,
+        service: str,
+        decision: Decision,
+        *,
+        value: Value | None = None,
+        model: str | None,
+    ) -> None:
+        outcome = "allowed" if decision.allowed else f"denied: {decision.reason}"
+        self._note(
+            document,
+            operation,
+            service=service,
+            plugin=_plugin_name(plugin),
+            decision=outcome,
+            value=value,
+            model=model,
+        )
 
     def _decide(
         self,
         document: Document | None,
         plugin: str | PluginHandle,
-        name: str,
         service: str,
         model: str | None,
         *,
+        aliases: Sequence[str] = (),
         for_provider: bool,
     ) -> Decision:
+        check_name(service, what="service")
+        name = _plugin_name(plugin)
         if isinstance(plugin, PluginHandle):
             if plugin not in self._handles:
                 return Decision(allowed=False, reason="the handle is not one of this manager, or was retired")
@@ -443,7 +468,9 @@ class ApiKeyManager(Upkeep):
             return Decision(allowed=False, reason="only handles are accepted (strict)")
         if document is None:
             return Decision(allowed=False, reason="there is no key store yet")
-        return decide(document, name, service, model=model, now=self._clock(), for_provider=for_provider)
+        return decide(
+            document, name, service, model=model, now=self._clock(), aliases=aliases, for_provider=for_provider
+        )
 
     def _expiry(self, expires: float | datetime | None, days: float | None) -> float | None:
         if expires is not None and days is not None:
@@ -460,9 +487,15 @@ class ApiKeyManager(Upkeep):
 class ProviderAccess:
     """What a provider needs of a manager, and no more. Made by ``ApiKeyManager.provider_access``."""
 
-    def __init__(self, get_api_key: Callable[[str], Value | None], get_secure: Callable[..., Value | None]) -> None:
+    def __init__(
+        self,
+        get_api_key: Callable[[str], Value | None],
+        get_secure: Callable[..., Value | None],
+        permit_model: Callable[[str | PluginHandle, str, Sequence[str]], None],
+    ) -> None:
         self._get_api_key = get_api_key
         self._get_secure = get_secure
+        self._permit_model = permit_model
 
     def __repr__(self) -> str:
         return "ProviderAccess()"
@@ -474,8 +507,34 @@ class ProviderAccess:
     def get_api_key_secure(
         self, plugin: str | PluginHandle, service: str, *, model: str | None = None
     ) -> str | dict[str, Any] | None:
-        """As the manager's, for use on the plugin's behalf."""
+        """As the manager's, for use on the plugin's behalf. Before each call, ``permit_model`` must be asked."""
         return self._get_secure("get_api_key", plugin, service, model, for_provider=True)
+
+    def permit_model(self, plugin: str | PluginHandle, service: str, models: Sequence[str]) -> None:
+        """Return if the plugin may use a model; every call is a line in the audit log.
+
+        Args:
+            plugin: Its name or handle.
+            service: Whose model.
+            models: What it is called on the wire, and then its other names; a grant for one of them is enough.
+
+        Raises:
+            KeyAccessDeniedError: It was not granted, or no longer is.
+        """
+        self._permit_model(plugin, service, models)
+
+
+def _plugin_name(plugin: str | PluginHandle) -> str:
+    return plugin.name if isinstance(plugin, PluginHandle) else check_name(plugin, what="plugin")
+
+
+def _denied(plugin: str | PluginHandle, service: str, what: str, decision: Decision) -> KeyAccessDeniedError:
+    name = _plugin_name(plugin)
+    return KeyAccessDeniedError(
+        f"The plugin {name!r} may not {what} {service!r}: {decision.reason}.",
+        phase="credentials",
+        hint=f"The application's owner can allow it: apex-llm keys grant {name} {service}",
+    )
 
 
 def _model_names(models: Sequence[str]) -> tuple[str, ...]:

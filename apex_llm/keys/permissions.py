@@ -20,12 +20,20 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def decide(
-    document: Document, plugin: str, service: str, *, model: str | None, now: float, for_provider: bool = False
+    document: Document,
+    plugin: str,
+    service: str,
+    *,
+    model: str | None,
+    now: float,
+    aliases: Sequence[str] = (),
+    for_provider: bool = False,
 ) -> Decision:
     """Whether ``plugin`` may have the credential of ``service`` now.
 
     A grant for some models gives the credential only to a request that names one of them: whoever
-    has the key itself could use it for every model.
+    has the key itself could use it for every model. A provider gets it without: it asks again, with the
+    model, before each call.
 
     Args:
         document: The store.
@@ -33,6 +41,7 @@ def decide(
         service: For what.
         model: For which model it will be used; ``None`` if that is not said.
         now: Seconds since the epoch.
+        aliases: Other names of that model; one that is granted is enough.
         for_provider: The credential goes to a provider and not to the plugin, so ``export`` is not needed.
     """
     if not document.access_control:
@@ -41,20 +50,20 @@ def decide(
     for grant in document.permissions.get(plugin, ()):
         if grant.service != service:
             continue
-        if refusal := _refusal(grant, model, now, for_provider=for_provider):
+        if refusal := _refusal(grant, () if model is None else (model, *aliases), now, for_provider=for_provider):
             reason = refusal
             continue
         return Decision(allowed=True, reason="granted")
     return Decision(allowed=False, reason=reason)
 
 
-def _refusal(grant: Grant, model: str | None, now: float, *, for_provider: bool) -> str | None:
+def _refusal(grant: Grant, names: Sequence[str], now: float, *, for_provider: bool) -> str | None:
     if grant.expires is not None and now >= grant.expires:
         return "the grant has expired"
     if grant.models is not None:
-        if model is None:
+        if not names and not for_provider:
             return "granted for some models only, and none was named"
-        if not any(fnmatchcase(model, pattern) for pattern in grant.models):
+        if names and not any(fnmatchcase(name, pattern) for pattern in grant.models for name in names):
             return "not granted for this model"
     if not grant.export and not for_provider:
         return "granted for use through a provider only"

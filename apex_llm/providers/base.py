@@ -62,6 +62,8 @@ class Plane(msgspec.Struct, frozen=True):
     send: Send
     recover: Callable[[ApexLlmError], Awaitable[bool]]
     """Whether something was renewed (credentials, clock) that makes one more attempt worth it."""
+    permit: Callable[[Resolved, ChatRequest], Awaitable[None]] | None = None
+    """Raises unless the call may be made; ``None`` where no key manager wants to know its model."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -349,6 +351,8 @@ class BaseLlmProvider(ABC):
         plane = await self._plane()
         request = self._named(request)
         resolved = self._resolve_now(request) or await self._resolve(request)
+        if plane.permit is not None:
+            await plane.permit(resolved, request)
         route = self._route(plane, resolved, request, stream=False)
 
         async def understand(outgoing: HttpRequest) -> ChatResponse:
@@ -414,6 +418,8 @@ class BaseLlmProvider(ABC):
         plane = await self._plane()
         request = self._named(request)
         resolved = self._resolve_now(request) or await self._resolve(request)
+        if plane.permit is not None:
+            await plane.permit(resolved, request)
         route = self._route(plane, resolved, request, stream=True)
         on_route(route)
 

@@ -159,3 +159,92 @@ async def test_provider_for_honours_a_grant_that_may_not_be_exported_by_name_and
             assert await provider.generate_text("Hi", **model) == "You said: Hi"
     with pytest.raises(KeyAccessDeniedError):
         manager.get_api_key_secure("reports", service)
+
+
+MODELS = {
+    "aws_bedrock": ("us.anthropic.claude-sonnet-4-6", "anthropic.*", "us.amazon.nova-2-lite-v1:0"),
+    "azure_openai": ("chat", "chat*", "other"),
+}
+
+
+@pytest.mark.parametrize("service", CLOUDS)
+@pytest.mark.parametrize("by", ["plugin=", "provider_for", "handle"])
+async def test_a_grant_for_some_models_lets_a_provider_call_those_and_no_others(
+    cloud: Emulator, manager: ApiKeyManager, service: str, by: str
+) -> None:
+    """The provider says which model a call is for; another one is refused before anything is sent."""
+    model, pattern, other = MODELS[service]
+    manager.set_api_key(service, credentials(cloud, service))
+    manager.grant("reports", service, models=[pattern], export=False)
+    if by == "plugin=":
+        provider: Any = make(service, manager, plugin="reports")
+    else:
+        plugin: Any = manager.plugin_handle("reports") if by == "handle" else "reports"
+        provider = provider_for(manager, plugin, service, retry=QUICK)
+
+    async with provider:
+        assert await provider.generate_text("Hi", model) == "You said: Hi"
+        async with provider.generate_text_stream("Hi", model) as stream:
+            assert (await stream.collect()).text == "You said: Hi"
+        sent = len(cloud.requests)
+        with pytest.raises(KeyAccessDeniedError, match=f"may not use the model '{other}'.*not granted for this model"):
+            await provider.generate_text("Hi", other)
+        with pytest.raises(KeyAccessDeniedError):
+            async with provider.generate_text_stream("Hi", other) as stream:
+                await stream.collect()
+        with pytest.raises(KeyAccessDeniedError):  # the body's model is the one that counts, where there is one
+            await provider.chat("Hi", model=model, extra_body={"model": other})
+        manager.revoke("reports", service)
+        with pytest.raises(KeyAccessDeniedError, match="not granted"):
+            await provider.generate_text("Hi", model)
+        assert len(cloud.requests) == sent
+    with pytest.raises(KeyAccessDeniedError):  # the key itself would be good for every model
+        manager.get_api_key_secure("reports", service)
+
+    used = [(entry.model, entry.decision) for entry in manager.audit_entries() if entry.operation == "use_model"]
+    assert (model, "allowed") in used
+    assert used.count((other, "denied: not granted for this model")) == 3
+    assert manager.verify().ok
+
+
+async def test_an_alias_is_judged_by_the_model_that_it_stands_for(cloud: Emulator, manager: ApiKeyManager) -> None:
+    """What a caller writes is not what is sent: a pattern that fits the alias alone opens nothing."""
+    manager.set_api_key("aws_bedrock", credentials(cloud, "aws_bedrock"))
+    manager.grant("reports", "aws_bedrock", models=["claude*"])
+    async with provider_for(manager, "reports", "aws_bedrock", retry=QUICK) as provider:
+        with pytest.raises(KeyAccessDeniedError, match=r"us\.anthropic\.claude"):
+            await provider.generate_text("Hi", "claude")
+        manager.grant("reports", "aws_bedrock", models=["anthropic.claude-sonnet-*"])
+        assert await provider.generate_text("Hi", "claude")
+        with pytest.raises(KeyAccessDeniedError):
+            await provider.generate_text("Hi", "claude-haiku")
+
+
+async def test_a_model_that_was_permitted_is_not_asked_for_at_every_call(
+    cloud: Emulator, manager: ApiKeyManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the key itself: looked at again after some seconds, and not a thread and a line for each call."""
+    defaults: dict[str, Any] = credentials_from_manager.__kwdefaults__
+    monkeypatch.setitem(defaults, "interval", 60.0)
+    manager.set_api_key("aws_bedrock", credentials(cloud, "aws_bedrock"))
+    manager.grant("reports", "aws_bedrock", models=["anthropic.*"])
+    async with provider_for(manager, "reports", "aws_bedrock", retry=QUICK) as provider:
+        for _ in range(5):
+            await provider.generate_text("Hi", "claude")
+    assert [entry.operation for entry in manager.audit_entries()].count("use_model") == 1
+
+
+async def test_a_provider_without_a_plugin_or_a_manager_asks_nobody(cloud: Emulator, manager: ApiKeyManager) -> None:
+    manager.set_api_key("aws_bedrock", credentials(cloud, "aws_bedrock"))
+    async with make("aws_bedrock", manager) as provider:
+        plane = await provider._plane()
+        assert plane.permit is None
+
+
+async def test_a_manager_of_somebody_elses_is_not_asked_for_models(cloud: Emulator) -> None:
+    class Theirs:
+        def get_api_key_secure(self, plugin: str, service: str) -> dict[str, str]:
+            return credentials(cloud, service)
+
+    async with make("aws_bedrock", Theirs(), plugin="reports") as provider:
+        assert await provider.generate_text("Hi")

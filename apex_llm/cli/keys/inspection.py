@@ -130,14 +130,14 @@ def audit(
         print_json(found)
         return
     table(
-        ("NUMBER", "TIME", "PLUGIN", "OPERATION", "SERVICE", "DECISION", "FINGERPRINT"),
+        ("NUMBER", "TIME", "PLUGIN", "OPERATION", "SERVICE, MODEL", "DECISION", "FINGERPRINT"),
         [
             (
                 str(entry.seq),
                 moment(entry.time),
                 entry.plugin or "-",
                 entry.operation,
-                entry.service or "-",
+                " ".join(filter(None, (entry.service, entry.model))) or "-",
                 entry.decision,
                 entry.fingerprint or "-",
             )

@@ -209,11 +209,13 @@ class AzureOpenAIProvider(BaseLlmProvider):
     async def _set_up(self) -> _Ready:
         environ = self._backend.environ
         kept: Mapping[str, Any] = {}
-        manager_source = None
+        manager_source = permit = None
         if self._manager is not None and not self._explicit:
             from apex_llm.credentials.manager import credentials_from_manager
+            from apex_llm.providers.permission import model_check
 
             manager_source = credentials_from_manager(self._manager, "azure_openai", plugin=self._plugin)
+            permit = model_check(manager_source)
             kept = await manager_source.settings()
         surface = self._surface(
             self._api_base or kept.get("api_base"), self._api_version or kept.get("api_version"), environ
@@ -234,7 +236,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
                 credentials.source, origin=endpoint.origin, attempt_headers=azure_attempt_headers
             )
         send = self._backend.stack(endpoint, authentication, *self.limits.layers())
-        plane = Plane(endpoint, send, authentication.recover)
+        plane = Plane(endpoint, send, authentication.recover, permit)
         # Several calls may have got here at once; the first one's result is everybody's.
         return self._memory.setdefault("ready", _Ready(surface, plane, credentials))
 

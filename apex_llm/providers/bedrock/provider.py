@@ -189,11 +189,13 @@ class BedrockProvider(BaseLlmProvider):
     async def _set_up(self) -> _Ready:
         environ = self._backend.environ
         kept: Mapping[str, Any] = {}
-        manager_source = None
+        manager_source = permit = None
         if self._manager is not None and self._credentials is None and self._bearer_token is None:
             from apex_llm.credentials.manager import credentials_from_manager
+            from apex_llm.providers.permission import model_check
 
             manager_source = credentials_from_manager(self._manager, "aws_bedrock", plugin=self._plugin)
+            permit = model_check(manager_source)
             kept = await manager_source.settings()
         told = self._region or kept.get("aws_region")
         if told is None and self._credentials is not None:
@@ -230,7 +232,7 @@ class BedrockProvider(BaseLlmProvider):
             else:
                 authentication = SigV4Authentication(source, origin=endpoint.origin, region=region, service="bedrock")
             send = self._backend.stack(endpoint, authentication, *self.limits.layers())
-            return Plane(endpoint, send, authentication.recover)
+            return Plane(endpoint, send, authentication.recover, permit)
 
         # Several calls may have got here at once; the first one's result is everybody's.
         return self._memory.setdefault(
