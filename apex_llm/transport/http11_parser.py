@@ -120,7 +120,24 @@ class ResponseParser:
 
     def feed(self, data: bytes | memoryview) -> bytes:
         """Take what arrived; give the body bytes in it, copied: the caller may overwrite ``data`` afterwards."""
-        return self._feed_body(data) if self.head_complete else self._feed_start(bytes(data))
+        if not self.head_complete:
+            return self._feed_start(bytes(data))
+        self._parse(data)
+        fed = self._fed
+        if len(fed) == 2 and not fed[0]:
+            # One event, one chunk, one read: how most pieces of a stream arrive. All of its line is here.
+            body = fed[1]
+            if body and len(data) - len(body) <= _CHUNK_LINE and self.failure is None:
+                self._received += len(body)
+                self._pending = 0
+                fed.clear()
+                return body
+        body = fed[0] if len(fed) == 1 else b"".join(fed)
+        self._received += len(body)
+        if self._chunked and self.failure is None:
+            self._measure_chunk_lines(len(data), len(body))
+        fed.clear()
+        return body
 
     def _feed_start(self, data: bytes) -> bytes:
         if self._head_size + len(data) <= MAX_HEAD_BYTES:
@@ -133,7 +150,7 @@ class ResponseParser:
         if self.failure is not None or self.complete:
             self.reusable = False
             return body
-        rest = self._feed_body(data[allowed:])
+        rest = self.feed(data[allowed:])
         return body + rest if body else rest
 
     def finish(self) -> ApexLlmError | None:
@@ -176,24 +193,6 @@ class ResponseParser:
         self._received = len(body)
         if self._chunked and self.failure is None:
             self._measure_chunk_lines(self._length_after_head(data, self._interims - interims), len(body))
-        fed.clear()
-        return body
-
-    def _feed_body(self, data: bytes | memoryview) -> bytes:
-        self._parse(data)
-        fed = self._fed
-        if len(fed) == 2 and not fed[0]:
-            # One event, one chunk, one read: how most pieces of a stream arrive. All of its line is here.
-            body = fed[1]
-            if body and len(data) - len(body) <= _CHUNK_LINE and self.failure is None:
-                self._received += len(body)
-                self._pending = 0
-                fed.clear()
-                return body
-        body = fed[0] if len(fed) == 1 else b"".join(fed)
-        self._received += len(body)
-        if self._chunked and self.failure is None:
-            self._measure_chunk_lines(len(data), len(body))
         fed.clear()
         return body
 
