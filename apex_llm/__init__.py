@@ -15,7 +15,8 @@ TYPE_CHECKING = False  # the name is what type checkers look for; importing typi
 if TYPE_CHECKING:
     from typing import Any
 
-    from apex_llm.credentials.azure import ClientSecret, ManagedIdentity, WorkloadIdentity
+    from apex_llm.credentials.azure_entra import ClientSecret, WorkloadIdentity
+    from apex_llm.credentials.azure_managed import ManagedIdentity
     from apex_llm.errors import (
         ApexLlmError,
         AuthenticationError,
@@ -104,7 +105,8 @@ if TYPE_CHECKING:
     from apex_llm.types.tools import Tool, ToolChoice
 
 _ROOMS = {
-    "apex_llm.credentials.azure": "ClientSecret ManagedIdentity WorkloadIdentity",
+    "apex_llm.credentials.azure_entra": "ClientSecret WorkloadIdentity",
+    "apex_llm.credentials.azure_managed": "ManagedIdentity",
     "apex_llm.errors": (
         "ApexLlmError AuthenticationError ConfigurationError ConnectionFailedError ContentFilteredError "
         "ContextWindowExceededError EventStreamError IdleTimeoutError InvalidEndpointError InvalidRequestError "

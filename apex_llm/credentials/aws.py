@@ -15,21 +15,22 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apex_llm.credentials import aws_region as _region
-from apex_llm.credentials.aws_chain import botocore_credentials, installed_botocore
 from apex_llm.credentials.aws_explicit import explicit_aws_credentials, pair, region_of
-from apex_llm.credentials.aws_files import Profile, ProfileVerdict, judge_profile, read_profile
-from apex_llm.credentials.aws_metadata import container_credentials, container_variable, instance_credentials
 from apex_llm.credentials.cached import CachedCredentials, Fetched, StaticCredentials
-from apex_llm.credentials.http import seconds_from_iso
-from apex_llm.credentials.manager import ManagerCredentials
 from apex_llm.credentials.threads import run_in_thread
 from apex_llm.errors import ApexLlmError, MissingCredentialsError, ResponseFormatError
 from apex_llm.types.http import Send
 from apex_llm.types.secrets import AccessToken, AwsCredentials, CredentialSource, Secret
+
+# Each place is imported when it is looked at: keys that were passed, or set in the environment, need none of them.
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from apex_llm.credentials.aws_files import Profile, ProfileVerdict
+    from apex_llm.credentials.manager import ManagerCredentials
 
 _RECHECK = 5.0
 # Seconds after which static keys of a file are looked at again, in the background.
@@ -172,6 +173,8 @@ class _Chain:
         return await self._machine(tried)
 
     async def _machine(self, tried: list[str]) -> AwsCredentials:
+        from apex_llm.credentials.aws_metadata import container_credentials, container_variable, instance_credentials
+
         variable = container_variable(self.environ)
         cause: ApexLlmError | None = None
         if self._send is None:
@@ -202,6 +205,9 @@ class _Chain:
 
     def _look(self) -> tuple[Profile, ProfileVerdict, str | None]:
         """What the files say, and where the files of the time before profiles are, if botocore can read them."""
+        from apex_llm.credentials.aws_chain import installed_botocore
+        from apex_llm.credentials.aws_files import judge_profile, read_profile
+
         profile = read_profile(self.profile, environ=self.environ, home=self._home)
         verdict = judge_profile(profile, environ=self.environ, from_argument=self.profile is not None)
         legacy = None
@@ -212,6 +218,8 @@ class _Chain:
         return profile, verdict, legacy
 
     def _botocore(self, profile: Profile, needs: str) -> Awaitable[AwsCredentials]:
+        from apex_llm.credentials.aws_chain import botocore_credentials
+
         return botocore_credentials(
             profile,
             needs=needs,
@@ -228,6 +236,8 @@ def _environment(environ: Mapping[str, str]) -> AwsCredentials | None:
         return None
     expires_at: float | None = None
     if expiration := environ.get("AWS_CREDENTIAL_EXPIRATION"):
+        from apex_llm.credentials.http import seconds_from_iso
+
         try:
             expires_at = seconds_from_iso(expiration, name="AWS_CREDENTIAL_EXPIRATION")
         except ResponseFormatError as error:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from apex_llm.credentials.cached import CachedCredentials, Fetched, StaticCredentials
-from apex_llm.credentials.http import seconds_from_iso
 from apex_llm.credentials.threads import call
 from apex_llm.errors import ConfigurationError, MissingCredentialsError, ResponseFormatError
 from apex_llm.types.secrets import AwsCredentials, CredentialSource, Secret
@@ -223,6 +222,8 @@ def _moment(value: Any, *, source: str) -> float | None:
     if isinstance(value, int | float):
         return value / 1000 if value > 1e11 else float(value)  # milliseconds, as SSO gives them
     if isinstance(value, str):
+        from apex_llm.credentials.http import seconds_from_iso
+
         try:
             return seconds_from_iso(value, name="the expiry")
         except ResponseFormatError:

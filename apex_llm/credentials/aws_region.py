@@ -11,14 +11,15 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from apex_llm.credentials.aws_files import read_profile
 from apex_llm.credentials.cached import CachedCredentials, Fetched, StaticCredentials
 from apex_llm.credentials.threads import call
 from apex_llm.errors import ApexLlmError, ConfigurationError, InvalidEndpointError, MissingCredentialsError
 from apex_llm.types.secrets import AccessToken, CredentialSource, Secret
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}")
 _ZONE = r"([a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2})[a-z]"
@@ -65,6 +66,8 @@ def aws_region(
     for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         if value := environ.get(variable, "").strip():
             return check_region(value, source=variable), variable
+    from apex_llm.credentials.aws_files import read_profile
+
     try:
         found = read_profile(profile, environ=environ, home=home)
     except ApexLlmError:

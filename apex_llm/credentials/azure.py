@@ -11,9 +11,6 @@ from __future__ import annotations
 __all__ = [
     "AzureCredentials",
     "AzureToken",
-    "ClientSecret",
-    "ManagedIdentity",
-    "WorkloadIdentity",
     "azure_credentials",
 ]
 
@@ -22,17 +19,21 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from apex_llm.credentials.azure_entra import ClientSecret, EntraCredential, Surroundings, WorkloadIdentity, aadsts_hint
-from apex_llm.credentials.azure_managed import ManagedIdentity
+import msgspec
+
 from apex_llm.credentials.azure_tokens import AzureToken, HeaderKind, azure_api_key, azure_bearer
 from apex_llm.credentials.cached import CachedCredentials, Fetched, StaticCredentials
-from apex_llm.credentials.manager import ManagerCredentials
 from apex_llm.credentials.threads import call
 from apex_llm.errors import ApexLlmError, AuthenticationError, ConfigurationError, MissingCredentialsError
 from apex_llm.types.http import Send
 from apex_llm.types.secrets import CredentialSource, Secret
+
+# Entra is imported where it is needed: a key, which most calls have, needs none of it.
+if TYPE_CHECKING:
+    from apex_llm.credentials.azure_entra import EntraCredential, Surroundings
+    from apex_llm.credentials.manager import ManagerCredentials
 
 _SCOPE = "https://cognitiveservices.azure.com/.default"
 _ADVISORY = 300.0
@@ -41,7 +42,7 @@ _RECHECK = 60.0
 # Seconds after which a provider of tokens that name no expiry is asked again, in the background.
 
 
-class AzureCredentials(NamedTuple):
+class AzureCredentials(msgspec.Struct, frozen=True):
     """A source, and the header that its values go into (each value says so too: ``.header``)."""
 
     source: CredentialSource[AzureToken]
@@ -92,7 +93,6 @@ def azure_credentials(
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
         raise ConfigurationError(f"{' and '.join(f'{name}=' for name in names)} were given.", hint="Give one of them.")
-    surroundings = None if send is None else Surroundings(send=send, environ=environ, clock=clock, sleep=sleep)
     if api_key is not None:
         return AzureCredentials(StaticCredentials(azure_api_key(api_key, source="api_key")), "api-key")
     if azure_ad_token is not None:
@@ -100,6 +100,14 @@ def azure_credentials(
     if azure_ad_token_provider is not None:
         fetch = partial(_from_provider, azure_ad_token_provider, clock)
         return AzureCredentials(_kept(fetch, "The token of azure_ad_token_provider", clock), "bearer")
+
+    def surroundings() -> Surroundings | None:
+        if send is None:
+            return None
+        from apex_llm.credentials.azure_entra import Surroundings
+
+        return Surroundings(send=send, environ=environ, clock=clock, sleep=sleep)
+
     if credential is not None:
         return AzureCredentials(_from_credential(credential, scope, surroundings, clock), "bearer")
     found = _from_environment(environ, scope, surroundings, clock)
@@ -109,7 +117,7 @@ def azure_credentials(
 
 
 def _from_environment(
-    environ: Mapping[str, str], scope: str, surroundings: Surroundings | None, clock: Callable[[], float]
+    environ: Mapping[str, str], scope: str, surroundings: Callable[[], Surroundings | None], clock: Callable[[], float]
 ) -> AzureCredentials:
     for name, make in (("AZURE_OPENAI_AD_TOKEN", azure_bearer), ("AZURE_OPENAI_API_KEY", azure_api_key)):
         if value := environ.get(name, "").strip():
@@ -119,10 +127,16 @@ def _from_environment(
     secret, token_file = environ.get("AZURE_CLIENT_SECRET"), environ.get("AZURE_FEDERATED_TOKEN_FILE")
     credential: EntraCredential | None = None
     if tenant and client and secret:
+        from apex_llm.credentials.azure_entra import ClientSecret
+
         credential = ClientSecret(tenant, client, secret)
     elif tenant and client and token_file:
+        from apex_llm.credentials.azure_entra import WorkloadIdentity
+
         credential = WorkloadIdentity(tenant, client, token_file)
     elif environ.get("IDENTITY_ENDPOINT") and environ.get("IDENTITY_HEADER"):
+        from apex_llm.credentials.azure_managed import ManagedIdentity
+
         credential = ManagedIdentity(client_id=client)
     if credential is not None:
         return AzureCredentials(_from_credential(credential, scope, surroundings, clock), "bearer")
@@ -158,13 +172,14 @@ def _again(environ: Mapping[str, str], name: str, make: Callable[..., AzureToken
 
 
 def _from_credential(
-    credential: Any, scope: str, surroundings: Surroundings | None, clock: Callable[[], float]
+    credential: Any, scope: str, surroundings: Callable[[], Surroundings | None], clock: Callable[[], float]
 ) -> CredentialSource[AzureToken]:
     name = f"The token of {type(credential).__name__}"
     if callable(getattr(credential, "fetch_token", None)):
-        if surroundings is None:
+        around = surroundings()
+        if around is None:
             raise ConfigurationError(f"{type(credential).__name__} needs a sender to reach Azure with.")
-        return _kept(partial(credential.fetch_token, scope, surroundings), name, clock)
+        return _kept(partial(credential.fetch_token, scope, around), name, clock)
     if callable(getattr(credential, "get_token", None)):
         return _kept(partial(_from_get_token, credential, scope, clock), name, clock)
     if all(callable(getattr(credential, method, None)) for method in ("current", "get", "invalidate")):
@@ -218,6 +233,8 @@ def _token(given: Any, source: str, clock: Callable[[], float]) -> Fetched[Azure
 
 def _translated(error: Exception, source: str) -> ApexLlmError:
     """An error of azure-identity or of the user's function. Its text may hold anything, so only the code is told."""
+    from apex_llm.credentials.azure_entra import aadsts_hint
+
     code, hint = aadsts_hint(str(error))
     kind = type(error).__name__
     if code is not None or kind == "ClientAuthenticationError":

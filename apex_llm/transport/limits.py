@@ -16,18 +16,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from apex_llm.errors import ApexLlmError
 from apex_llm.transport.breaker import BreakerPolicy
-from apex_llm.transport.estimate import TokenEstimate
-from apex_llm.transport.gate import Account, Gate, GateLeave
 from apex_llm.transport.gate_options import GateOptions
-from apex_llm.transport.throttle import ThrottleLayer
 from apex_llm.types.http import HttpRequest
 from apex_llm.types.responses import Usage
+
+# The gate and all that is behind it are imported when something but the retry quota is switched on.
+if TYPE_CHECKING:
+    from apex_llm.transport.gate import Gate, GateLeave
+    from apex_llm.transport.throttle import ThrottleLayer
 
 Key: TypeAlias = tuple[str, str]
 """Endpoint, and model or deployment."""
@@ -45,6 +47,8 @@ class _Model:
     __slots__ = ("estimate", "gate")
 
     def __init__(self, gate: Gate) -> None:
+        from apex_llm.transport.estimate import TokenEstimate
+
         self.gate = gate
         self.estimate = TokenEstimate()
 
@@ -171,7 +175,11 @@ class Limits:
 
     def layers(self) -> tuple[ThrottleLayer, ...]:
         """What belongs into a pipeline, between classifying and authenticating: one layer, or nothing at all."""
-        return (ThrottleLayer(self),) if self._active else ()
+        if not self._active:
+            return ()
+        from apex_llm.transport.throttle import ThrottleLayer
+
+        return (ThrottleLayer(self),)
 
     async def acquire(self, request: HttpRequest, /) -> GateLeave | None:
         """Wait until ``request`` may be sent; ``None`` at once for requests that are to no model, such as listings.
@@ -199,6 +207,8 @@ class Limits:
         """``request`` as the layer wants it: with what to reserve, and an account of its own."""
         if not self._active or not request.model:
             return request
+        from apex_llm.transport.gate import Account
+
         return msgspec.structs.replace(request, estimated_tokens=self.estimated_tokens(request), account=Account())
 
     def settle(self, request: HttpRequest, usage: Usage, *, at_admission: bool = False) -> None:
@@ -225,11 +235,15 @@ class Limits:
             request: As ``opened`` gave it.
             error: What its answer brought.
         """
+        from apex_llm.transport.gate import Account
+
         if isinstance(request.account, Account) and (ticket := request.account.ticket) is not None:
             gate = self._model(request).gate
             gate.post(partial(gate.on_late_failure, ticket, error))
 
     def _model(self, request: HttpRequest) -> _Model:
+        from apex_llm.transport.gate import Gate
+
         key = (request.origin.authority, request.model)
         with self._lock:
             model = self._models.get(key)

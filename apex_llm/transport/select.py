@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from apex_llm.protocol.addresses import is_loopback
 from apex_llm.transport.http11_sender import Http11Sender
-from apex_llm.transport.httpx_sender import HttpxSender, proxied_client
 from apex_llm.transport.resolver import is_link_local
 from apex_llm.transport.tls import ContextLoader, trust_roots
 from apex_llm.types.http import HttpRequest, HttpResponse, Origin
@@ -54,6 +53,8 @@ def sender_for(
         max_connections: To the origin; see ``Http11Sender``.
     """
     if http_client is not None:
+        from apex_llm.transport.httpx_sender import HttpxSender
+
         return HttpxSender(http_client)
     variables: Mapping[str, str] = os.environ if environ is None else environ
     if not trust_env:
@@ -62,6 +63,8 @@ def sender_for(
     proxy = proxy_for(origin, environ=variables)
     if proxy is None:
         return Http11Sender(ssl_context=ssl_context, trust=trust, max_connections=max_connections)
+
+    from apex_llm.transport.httpx_sender import HttpxSender, proxied_client
 
     load_context = ContextLoader(trust)
 

@@ -13,7 +13,6 @@ import contextlib
 import functools
 import ssl
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
@@ -62,6 +61,8 @@ def default_context(roots: TrustRoots) -> ssl.SSLContext:
 
 
 def _has_directory_roots() -> bool:
+    from pathlib import Path
+
     directory: str | None = ssl.get_default_verify_paths().capath
     return bool(directory) and any(Path(directory).glob("*.0"))
 

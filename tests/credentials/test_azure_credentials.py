@@ -13,7 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from conftest import Clock, Fake, no_sleep
 
-from apex_llm.credentials.azure import ClientSecret, ManagedIdentity, WorkloadIdentity, azure_credentials
+from apex_llm.credentials.azure import azure_credentials
+from apex_llm.credentials.azure_entra import ClientSecret, WorkloadIdentity
+from apex_llm.credentials.azure_managed import ManagedIdentity
 from apex_llm.errors import AuthenticationError, ConfigurationError, InvalidEndpointError, MissingCredentialsError
 
 TENANT = "11111111-2222-3333-4444-555555555555"

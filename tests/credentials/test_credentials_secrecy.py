@@ -12,7 +12,9 @@ from conftest import Fake, iso, no_sleep
 from apex_llm.credentials.aws import aws_credentials, bedrock_bearer
 from apex_llm.credentials.aws_explicit import explicit_aws_credentials
 from apex_llm.credentials.aws_files import read_profile
-from apex_llm.credentials.azure import ClientSecret, ManagedIdentity, WorkloadIdentity, azure_credentials
+from apex_llm.credentials.azure import azure_credentials
+from apex_llm.credentials.azure_entra import ClientSecret, WorkloadIdentity
+from apex_llm.credentials.azure_managed import ManagedIdentity
 from apex_llm.credentials.manager import credentials_from_manager
 from apex_llm.errors import ApexLlmError
 
