@@ -50,6 +50,7 @@ class SseDecoder:
         "_error",
         "_held",
         "_max_event_bytes",
+        "_single_lines",
         "_started",
         "discarded",
         "last_event_id",
@@ -73,6 +74,8 @@ class SseDecoder:
         self._max_event_bytes = max_event_bytes
         # Bytes since the last blank line, every line end of them turned into LF.
         self._held = bytearray()
+        self._single_lines = False
+        """Whether each of the events that were taken in last is of one line."""
         self._started = False
         self._after_carriage_return = False
         self._error: LimitExceededError | None = None
@@ -99,8 +102,9 @@ class SseDecoder:
         """
         blocks, ascii_only = self._take(data)
         events: list[tuple[str, bytes]] = []
+        plain = ascii_only and self._single_lines
         for block in blocks:
-            if ascii_only and block[:6] == b"data: " and b"\n" not in block:
+            if plain and block[:6] == b"data: ":
                 events.append(("message", block[6:]))
             elif (event := self._event(block, ascii_only=ascii_only)) is not None:
                 events.append(event)
@@ -127,7 +131,10 @@ class SseDecoder:
             if held:
                 data = b"".join((held, data))
                 held.clear()
-            blocks = data.split(b"\n\n")
+            # Searching for one byte is many times as fast as for two, and events are of one line, as a rule.
+            lines = data.split(b"\n")
+            self._single_lines = len(lines) % 2 == 1 and not any(lines[1::2])
+            blocks = lines[::2] if self._single_lines else data.split(b"\n\n")
             held += blocks.pop()
         if len(held) > self._max_event_bytes or len(data) > self._max_event_bytes:
             self._error = self._over_limit(blocks)
