@@ -14,9 +14,9 @@ from apex_llm.types.http import HttpRequest
 _IN_TOKENS = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _OWNED = frozenset({"host", "content-length", "connection"})
 _REFUSED = frozenset({"transfer-encoding", "upgrade", "expect", "te", "trailer"})
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 _MOST_NAMES = 512
+_MOST_TARGETS = 256
 
 
 def sender_headers(request: HttpRequest) -> list[tuple[str, str]]:
@@ -52,10 +52,11 @@ def sender_headers(request: HttpRequest) -> list[tuple[str, str]]:
 class HeadWriter:
     """Writes heads; remembers the header names that it has checked, for a caller's names are few and fixed."""
 
-    __slots__ = ("_prefixes",)
+    __slots__ = ("_prefixes", "_starts")
 
     def __init__(self) -> None:
         self._prefixes: dict[str, str] = {}
+        self._starts: dict[tuple[str, str, str], str] = {}
 
     def write(self, request: HttpRequest, *, authority: str) -> bytes:
         """The head of ``request``, up to and including the empty line.
@@ -63,45 +64,46 @@ class HeadWriter:
         Raises:
             InvalidRequestError: see ``sender_headers``.
         """
-        method, target = request.method, request.target
-        prefixes = self._prefixes
-        parts = [method, " ", target, " HTTP/1.1\r\nhost: ", authority]
-        for name, value in request.headers:
-            prefix = prefixes.get(name)
-            if prefix is None:
-                prefix = self._learn(name)
-            if prefix:
-                parts.append(prefix)
-                parts.append(value)
-        lines = len(parts) >> 1
-        text = "".join(parts)
-        # One look at the whole head instead of three at every value: each line end that we did not write is foul.
-        if (
-            text.count("\n") != lines - 1
-            or text.count("\r") != lines - 1
-            or "\0" in text
-            or method not in _METHODS
-            or target[:1] != "/"
-            or not (target.isascii() and target.isprintable() and " " not in target)
-        ):
-            sender_headers(request)
-        body_length = len(request.body)
-        if "\r\naccept-encoding: " not in text:
-            text += "\r\naccept-encoding: identity"
-        if body_length or method not in _WITHOUT_BODY:
-            text += f"\r\ncontent-length: {body_length}"
+        method, headers, prefixes = request.method, request.headers, self._prefixes
+        start = self._starts.get((method, request.target, authority)) or self._begin(request, authority)
         try:
-            return f"{text}\r\n\r\n".encode("latin-1")
+            fields = "".join([prefixes[name] + value for name, value in headers])
+        except KeyError:
+            headers = [field for field in headers if self._learn(field[0])]
+            fields = "".join([f"\r\n{name.lower()}: {value}" for name, value in headers])
+        # One look at all fields instead of three at every value: each line end that we did not write is foul.
+        lines = len(headers)
+        if fields.count("\n") != lines or fields.count("\r") != lines or "\0" in fields:
+            sender_headers(request)
+        if "\r\naccept-encoding: " not in fields:
+            fields += "\r\naccept-encoding: identity"
+        body_length = len(request.body)
+        if body_length or method not in _WITHOUT_BODY:
+            fields += f"\r\ncontent-length: {body_length}"
+        try:
+            return f"{start}{fields}\r\n\r\n".encode("latin-1")
         except UnicodeEncodeError:
             sender_headers(request)
             raise
 
-    def _learn(self, name: str) -> str:
+    def _begin(self, request: HttpRequest, authority: str) -> str:
+        """Request line and host, remembered once they are found safe: a program calls few targets, many times."""
+        method, target = request.method, request.target
+        _check_request_line(method, target)
+        start = f"{method} {target} HTTP/1.1\r\nhost: {authority}"
+        if len(self._starts) >= _MOST_TARGETS:
+            self._starts.clear()
+        self._starts[method, target, authority] = start
+        return start
+
+    def _learn(self, name: str) -> bool:
+        """Whether a field of this name is the caller's to send; remembered if it is."""
         lower = _checked_name(name)
-        prefix = "" if lower in _OWNED else f"\r\n{lower}: "
+        if lower in _OWNED:
+            return False
         if len(self._prefixes) < _MOST_NAMES:
-            self._prefixes[name] = prefix
-        return prefix
+            self._prefixes[name] = f"\r\n{lower}: "
+        return True
 
 
 def is_token(text: str) -> bool:
