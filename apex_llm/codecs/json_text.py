@@ -10,6 +10,7 @@ from __future__ import annotations
 
 __all__ = ["decode_json", "encode_json", "raw_text"]
 
+import functools
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, TypeVar, cast
@@ -34,13 +35,18 @@ def decode_json(body: bytes, type: type[_T], *, what: str) -> _T:  # noqa: A002 
         LimitExceededError: Nested too deep; ``limit`` is ``"depth"``.
     """
     try:
-        return msgspec.json.decode(body, type=type)
+        return _decoder(type).decode(body)
     except RecursionError as error:
         raise _too_deep(what) from error
     except UnicodeDecodeError as error:
         raise ResponseFormatError(f"{what} is not UTF-8 (byte {error.start} of {len(body)}).") from error
     except msgspec.MsgspecError as error:
         return _decode_leniently(body, type, what, error)
+
+
+@functools.lru_cache(maxsize=256)  # a decoder that is made anew for `dict[str, Any]` costs four times the decoding
+def _decoder(type: Any) -> msgspec.json.Decoder[Any]:  # noqa: A002
+    return msgspec.json.Decoder(type)
 
 
 def raw_text(raw: msgspec.Raw, *, what: str) -> str:

@@ -67,7 +67,7 @@ def claude_sampling(
         thinking: Whether thinking was switched on in this request.
     """
     temperature, top_p, top_k = request.temperature, request.top_p, request.top_k
-    if traits is None:
+    if traits is None or (temperature is None and top_p is None and top_k is None):
         return Sampling(temperature, top_p, top_k)
     name = bare_model_id(request.model)
     if not traits.sampling:

@@ -40,6 +40,7 @@ from apex_llm.types.messages import (
     ImagePart,
     Message,
     Part,
+    TextPart,
     ToolCallPart,
     ToolResultPart,
     VideoPart,
@@ -108,6 +109,8 @@ def tools_in_history(turns: Iterable[Turn]) -> dict[str, bool]:
     unnamed = False
     for _, parts in turns:
         for part in parts:
+            if isinstance(part, TextPart):
+                continue
             if isinstance(part, ToolCallPart):
                 names.setdefault(part.name, part.server_side)
             elif isinstance(part, ToolResultPart):

@@ -14,6 +14,7 @@ import msgspec
 from apex_llm.codecs.chat.bedrock_converse.wire import (
     Answer,
     Block,
+    ExtraMembers,
     Image,
     read_citation,
     read_finish_reason,
@@ -55,7 +56,8 @@ def decode_answer(body: bytes) -> ChatResponse:
     for position, block in enumerate(answer.output.message.content or ()):
         if block is None or not _read_block(block, parts, warnings):
             warnings.append(f"unknown content block {_names_of_block(body, position)} was ignored")
-    _name_server_results(parts)
+    if len(parts) > 1:
+        _name_server_results(parts)
     finish_reason = read_finish_reason(answer.stop_reason, warnings)
     usage = read_usage(answer.usage)
     if usage is None:
@@ -160,16 +162,17 @@ def invoked_model(trace: Mapping[str, Any] | None) -> str:
     return str(cast("dict[str, Any]", router).get("invokedModelId") or "") if isinstance(router, dict) else ""
 
 
-def extra_members(source: Any) -> dict[str, Any]:
+def extra_members(source: ExtraMembers) -> dict[str, Any]:
     """Members that only Bedrock has, under the names that it gives them; absent ones are left out."""
-    return {
-        name: value
-        for name, attribute in (
-            ("trace", "trace"),
-            ("additionalModelResponseFields", "additional_model_response_fields"),
-            ("metrics", "metrics"),
-            ("performanceConfig", "performance_config"),
-            ("serviceTier", "service_tier"),
-        )
-        if (value := getattr(source, attribute, None)) is not None
-    }
+    members: dict[str, Any] = {}
+    if source.trace is not None:
+        members["trace"] = source.trace
+    if source.additional_model_response_fields is not None:
+        members["additionalModelResponseFields"] = source.additional_model_response_fields
+    if source.metrics is not None:
+        members["metrics"] = source.metrics
+    if source.performance_config is not None:
+        members["performanceConfig"] = source.performance_config
+    if source.service_tier is not None:
+        members["serviceTier"] = source.service_tier
+    return members

@@ -39,25 +39,27 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
     )
     writer = BlockWriter(family, warnings)
     body: dict[str, Any] = {"messages": writer.messages(turns)}
-    if blocks := _system_blocks(system, writer):
+    if system and (blocks := _system_blocks(system, writer)):
         body["system"] = blocks
 
     additional = _reasoning(request, family, warnings)
-    thinking = additional.get("thinking", {}).get("type") in {"enabled", "adaptive"}
+    thinking = bool(additional) and additional.get("thinking", {}).get("type") in {"enabled", "adaptive"}
     sampling = claude_sampling(request, family.claude, warnings, thinking=thinking)
-    inference = _inference_config(request, sampling, family, additional, warnings)
+    if inference := _inference_config(request, sampling, family, additional, warnings):
+        body["inferenceConfig"] = inference
     if sampling.top_k is not None:
         additional.update(family_top_k(family, sampling.top_k, warnings))
-    if inference:
-        body["inferenceConfig"] = inference
 
-    has_own_tools = "toolConfig" in (request.extra_body or {})
+    has_own_tools = request.extra_body is not None and "toolConfig" in request.extra_body
     history = {} if has_own_tools else tools_in_history(turns)
-    choice = claude_tool_choice(request, family.claude, warnings, thinking=thinking)
-    if tool_config := _tool_config(request, choice, family, history, additional, warnings):
-        body["toolConfig"] = tool_config
+    if request.tools or request.tool_choice is not None or history:
+        choice = claude_tool_choice(request, family.claude, warnings, thinking=thinking)
+        if tool_config := _tool_config(request, choice, family, history, additional, warnings):
+            body["toolConfig"] = tool_config
 
-    if wanted := json_schema_format(request, warnings, format_name="Converse"):
+    if request.response_format is not None and (
+        wanted := json_schema_format(request, warnings, format_name="Converse")
+    ):
         schema: dict[str, Any] = {"schema": encode_json(wanted.schema, what="response_format's schema").decode()}
         if wanted.name:
             schema["name"] = wanted.name
@@ -70,7 +72,8 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
         body["requestMetadata"] = dict(request.metadata)
     if request.seed is not None:
         leave_out(warnings, "seed", "Converse has no such option")
-    merge_extra_body(body, request.extra_body)
+    if request.extra_body is not None:
+        merge_extra_body(body, request.extra_body)
     return encode_json(body, what="The request"), tuple(warnings)
 
 
@@ -100,9 +103,14 @@ def _reasoning(request: ChatRequest, family: Family, warnings: list[str]) -> dic
 def _inference_config(
     request: ChatRequest, sampling: Sampling, family: Family, additional: dict[str, Any], warnings: list[str]
 ) -> dict[str, Any]:
-    limits = {"maxTokens": request.max_tokens, "temperature": sampling.temperature, "topP": sampling.top_p}
-    config: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
-    if config and additional.get("reasoningConfig", {}).get("maxReasoningEffort") == "high":
+    config: dict[str, Any] = {}
+    if request.max_tokens is not None:
+        config["maxTokens"] = request.max_tokens
+    if sampling.temperature is not None:
+        config["temperature"] = sampling.temperature
+    if sampling.top_p is not None:
+        config["topP"] = sampling.top_p
+    if config and additional and additional.get("reasoningConfig", {}).get("maxReasoningEffort") == "high":
         words = {"maxTokens": "max_tokens", "temperature": "temperature", "topP": "top_p"}
         for name in config:
             leave_out(warnings, words[name], f"{family.name} refuses it beside high reasoning effort")

@@ -13,6 +13,7 @@ __all__ = [
     "BlockStart",
     "BlockStop",
     "Citation",
+    "ExtraMembers",
     "MessageStop",
     "Metadata",
     "ToolResultBlock",
@@ -118,17 +119,22 @@ class _Output(_Wire):
     message: _AnswerMessage | None = None
 
 
-class Answer(_Wire):
-    """The body of Converse."""
+class ExtraMembers(_Wire):
+    """What only Bedrock has; some of it in whole answers, some in one or the other event of a stream."""
 
-    output: _Output | None = None
-    stop_reason: str | None = None
-    usage: msgspec.Raw = _NULL
     trace: Document | None = None
     additional_model_response_fields: Any = None
     metrics: Document | None = None
     performance_config: Document | None = None
     service_tier: Document | None = None
+
+
+class Answer(ExtraMembers):
+    """The body of Converse."""
+
+    output: _Output | None = None
+    stop_reason: str | None = None
+    usage: msgspec.Raw = _NULL
 
 
 class _ReasoningDelta(_Wire):
@@ -174,21 +180,16 @@ class BlockStop(_Wire):
     content_block_index: int | None = None
 
 
-class MessageStop(_Wire):
+class MessageStop(ExtraMembers):
     """``messageStop``, the terminal event."""
 
     stop_reason: str | None = None
-    additional_model_response_fields: Any = None
 
 
-class Metadata(_Wire):
+class Metadata(ExtraMembers):
     """``metadata``, which follows ``messageStop``."""
 
     usage: msgspec.Raw = _NULL
-    metrics: Document | None = None
-    trace: Document | None = None
-    performance_config: Document | None = None
-    service_tier: Document | None = None
 
 
 class _UsageCounts(_Wire):
