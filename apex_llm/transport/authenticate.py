@@ -49,6 +49,9 @@ _HeaderPairs: TypeAlias = tuple[tuple[str, str], ...]
 _EXPIRED_CODES: Final = ("ExpiredToken", "UnrecognizedClient", "InvalidClientTokenId")
 _SKEW_CODES: Final = ("RequestTimeTooSkewed", "InvalidSignature", "SignatureDoesNotMatch", "RequestExpired")
 _REFUSED: Final = (401, 403)
+_UUID_FREE: Final = ~(0xF << 76 | 0x3 << 62)
+_UUID_4: Final = 4 << 76 | 2 << 62
+"""Version and variant of a random UUID (RFC 9562 section 5.4)."""
 _MAX_SKEW: Final = 60.0
 # AWS refuses beyond five minutes; a mismatch within one minute has another reason than the clock.
 _IN_FLIGHT: Final = 300.0
@@ -71,8 +74,8 @@ def new_invocation_id(random_bits: Callable[[int], int] = getrandbits) -> str:
     From the ordinary generator, at a quarter of what ``uuid.uuid4()`` costs: it has to be
     unique among requests, not hard to guess.
     """
-    bits = f"{random_bits(128):032x}"
-    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{'89ab'[int(bits[16], 16) & 3]}{bits[17:20]}-{bits[20:]}"
+    text = f"{random_bits(128) & _UUID_FREE | _UUID_4:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 class _Authentication(Generic[C]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["ClassifyLayer"]
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -87,7 +88,7 @@ class ClassifyLayer:
     def _is_expected(self, request: HttpRequest, response: HttpResponse) -> bool:
         if self._expected_content_type is None:
             return True
-        actual = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        actual = _media_type(response.headers.get("content-type") or "")
         if not actual:
             return True
         expected = self._expected_content_type(request)
@@ -114,6 +115,11 @@ class ClassifyLayer:
             advice = facts.get("x-should-retry", "").strip().lower()
             if advice in {"true", "false"}:
                 error.retryable = advice == "true"
+
+
+@functools.lru_cache(maxsize=64)  # pure, and a service has few types
+def _media_type(text: str) -> str:
+    return text.partition(";")[0].strip().lower()
 
 
 async def _error_body(response: HttpResponse, *, seconds: float) -> bytes:

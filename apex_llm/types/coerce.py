@@ -52,6 +52,8 @@ def as_messages(
 ) -> tuple[Message, ...]:
     """The conversation as messages; ``system`` goes in front. At least one message must not be a system message."""
     if isinstance(messages, str):
+        if messages and not system:
+            return (Message("user", (TextPart(text=messages),)),)
         items: list[Message] = [Message.user(messages)]
     elif isinstance(messages, Message):
         items = [messages]

@@ -73,12 +73,15 @@ class Headers:
 
     def to_dict(self) -> dict[str, str]:
         """Lower-case name to value; values of a repeated name are joined with ``", "``."""
-        if self._map is None:
-            joined: dict[str, str] = {}
-            for name, value in self.raw:
-                joined[name] = f"{joined[name]}, {value}" if name in joined else value
-            self._map = joined
-        return self._map
+        known = self._map
+        if known is None:
+            known = dict(self.raw)
+            if len(known) != len(self.raw):
+                known.clear()
+                for name, value in self.raw:
+                    known[name] = f"{known[name]}, {value}" if name in known else value
+            self._map = known
+        return known
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The value of one header, or ``default``."""
