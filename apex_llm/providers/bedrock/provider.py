@@ -51,6 +51,9 @@ _logger = logging.getLogger("apex_llm.bedrock")
 
 _CONVERSE: Final = BedrockConverseCodec()
 _EVENT_STREAM: Final = "application/vnd.amazon.eventstream"
+_HEADERS: Final = (("content-type", "application/json"), ("accept", "application/json"))
+_STREAM_HEADERS: Final = (("content-type", "application/json"), ("accept", _EVENT_STREAM))
+_MOST_NAMES: Final = 512
 _MODEL_HINT: Final = (
     "Pass a model id such as 'us.anthropic.claude-sonnet-4-6', an inference profile id, an ARN, or an alias: "
     "claude, nova, llama."
@@ -64,6 +67,8 @@ class _Ready(msgspec.Struct, frozen=True):
     runtime: Plane
     control: Plane
     credentials: CredentialSource[Any]
+    resolved: dict[str, Resolved]
+    """What names turned out to stand for: a program uses few, many times."""
 
 
 class BedrockProvider(BaseLlmProvider):
@@ -159,7 +164,7 @@ class BedrockProvider(BaseLlmProvider):
         self._endpoint_url = endpoint_url
         self._api = api
         self._families = dict(families)
-        self._aliases = aliases
+        self._aliases = dict(aliases or {})
         self._allow_insecure = allow_insecure
         self._backend = Backend(
             http_client=http_client,
@@ -242,6 +247,7 @@ class BedrockProvider(BaseLlmProvider):
                 runtime=plane(endpoints.runtime),
                 control=plane(endpoints.control),
                 credentials=source,
+                resolved={},
             ),
         )
 
@@ -251,16 +257,22 @@ class BedrockProvider(BaseLlmProvider):
     # Routing ---------------------------------------------------------------------------------
 
     def _resolve_now(self, request: ChatRequest) -> Resolved | None:
+        ready = self._memory["ready"]
+        if known := ready.resolved.get(request.model):
+            return known
         name = request.model.removeprefix("bedrock:").removeprefix("bedrock/")
         if name.startswith(("azure:", "azure/")):
             raise UnknownModelError(
                 f"{request.model!r} is a deployment on Azure.", phase="prepare", hint="Use AzureOpenAIProvider."
             )
-        model = resolve_alias(name, region=self._memory["ready"].region, aliases=self._aliases) or name
+        model = resolve_alias(name, region=ready.region, aliases=self._aliases) or name
         family = self._families.get(model)
-        if family is None and is_opaque(model) and self._needs_family(request):
-            return None
-        return Resolved(model, family or model)
+        if family is None and is_opaque(model):
+            return None if self._needs_family(request) else Resolved(model, model)
+        resolved = Resolved(model, family or model)
+        if len(ready.resolved) < _MOST_NAMES:
+            ready.resolved[request.model] = resolved
+        return resolved
 
     def _needs_family(self, request: ChatRequest) -> bool:
         return (
@@ -299,16 +311,14 @@ class BedrockProvider(BaseLlmProvider):
         if resolved.family != request.model:
             request = msgspec.structs.replace(request, model=resolved.family)
         body, warnings = codec.encode(request, stream=stream)
-        segment = _model_segment(resolved.model)
-        headers = [("content-type", "application/json"), ("accept", _EVENT_STREAM if stream else "application/json")]
+        target = f"{plane.endpoint.base_path}/model/{_model_segment(resolved.model)}/{operation}"
+        if request.extra_query:
+            target += query_string(*request.extra_query.items())
         outgoing = HttpRequest(
             method="POST",
             origin=plane.endpoint.origin,
-            target=(
-                f"{plane.endpoint.base_path}/model/{segment}/{operation}"
-                f"{query_string(*(request.extra_query or {}).items())}"
-            ),
-            headers=merge_headers(headers, request.extra_headers),
+            target=target,
+            headers=merge_headers(_STREAM_HEADERS if stream else _HEADERS, request.extra_headers),
             body=body,
             stream=stream,
             timeout=request.timeout,
