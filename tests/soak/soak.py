@@ -6,7 +6,16 @@ memory does not grow, descriptors do not either, every error is typed, and every
 
 from __future__ import annotations
 
-__all__ = ["Report", "soak"]
+__all__ = [
+    "PROMPTS",
+    "SLACK_SECONDS",
+    "TIMEOUT",
+    "TOTAL_SECONDS",
+    "Report",
+    "resident",
+    "resident_at_rest",
+    "soak",
+]
 
 import argparse
 import asyncio
@@ -16,6 +25,7 @@ import gc
 import os
 import statistics
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,6 +34,7 @@ from random import Random
 from typing import Any
 
 if __name__ == "__main__":
+    sys.modules["soak"] = sys.modules["__main__"]  # for thread_soak
     sys.path.insert(0, str(Path(__file__).parent.parent / "lifecycle"))
 
 from cancelling import Rig, random_cancellations
@@ -77,6 +88,8 @@ class Report:
     sockets_after: int = 0
     lags: list[float] = field(default_factory=list[float])
     """How much later than asked for the heartbeat came, in seconds."""
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """For those who count from several threads."""
 
     @property
     def warm(self) -> list[tuple[float, float]]:
@@ -103,7 +116,12 @@ class Report:
     def __str__(self) -> str:
         sizes = [size for _, size in self.warm] or [0.0]
         counts = ", ".join(f"{name} {times}" for name, times in self.outcomes.most_common())
-        lags = sorted(self.lags) or [0.0]
+        lags = sorted(self.lags)
+        heartbeat = (
+            f"heartbeat: {lags[len(lags) // 2] * 1000:.1f} ms late at the median, {lags[-1] * 1000:.0f} at most"
+            if lags
+            else "no heartbeat: no loop of ours"
+        )
         return "\n".join(
             (
                 f"{self.outcomes.total()} calls in {self.seconds:.0f} s: {counts}",
@@ -116,7 +134,7 @@ class Report:
                     f"sockets: {self.sockets_before} before, {min(self.sockets)} to {max(self.sockets)} meanwhile, "
                     f"{self.sockets_after} after"
                 ),
-                f"heartbeat: {lags[len(lags) // 2] * 1000:.1f} ms late at the median, {lags[-1] * 1000:.0f} at most",
+                heartbeat,
                 f"untyped errors: {len(self.untyped)}{''.join(f'{chr(10)}  {text}' for text in self.untyped[:5])}",
                 f"calls past their deadline: {len(self.late)} {' '.join(self.late[:10])}",
             )
@@ -140,7 +158,7 @@ async def soak(
             until = min(now + round_seconds, began + seconds)
             await asyncio.gather(*(_work(report, providers, each, until) for each in dice))
             await rig.come_to_rest()
-            report.memory.append((loop.time() - began, _resident_at_rest()))
+            report.memory.append((loop.time() - began, resident_at_rest()))
         watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watcher
@@ -217,19 +235,19 @@ async def _watch(report: Report) -> None:
         if loop.time() - sampled >= 1.0:
             sampled = loop.time()
             del report.lags[:-10_000]
-            report.busy_memory = max(report.busy_memory, _resident())
+            report.busy_memory = max(report.busy_memory, resident())
             report.sockets.append(open_sockets())
 
 
-def _resident_at_rest() -> float:
+def resident_at_rest() -> float:
     """What is left when the collector and the allocator have given back what they held for the next call."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    return _resident()
+    return resident()
 
 
-def _resident() -> float:
+def resident() -> float:
     """MiB; 0 where there is no ``/proc``."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -259,7 +277,11 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cancellations", type=int, default=10_000)
+    parser.add_argument("--thread-minutes", type=float, help="for the blocking twin; a sixth of minutes if left out")
+    parser.add_argument("--threads", type=int, default=16)
     options = parser.parse_args()
+    from thread_soak import soak_threads  # which takes its faults from here
+
     with EmulatorProcess() as server:
         if options.cancellations:
             asyncio.run(_cancel(server.environment, options.cancellations))
@@ -267,10 +289,20 @@ def main() -> int:
         report = asyncio.run(
             soak(server.environment, seconds=options.minutes * 60, streams=options.streams, seed=options.seed)
         )
-    print(report)
+        print(report, flush=True)
+        minutes = options.minutes / 6 if options.thread_minutes is None else options.thread_minutes
+        if minutes:
+            blocking = soak_threads(
+                server.environment, seconds=minutes * 60, threads=options.threads, seed=options.seed
+            )
+            print(f"\nThe blocking twin, {options.threads} threads:\n{blocking}")
+    return 1 if _bad(report) or (minutes and _bad(blocking)) else 0
+
+
+def _bad(report: Report) -> bool:
     # A slope over a few minutes is mostly noise.
-    grew = options.minutes >= 10 and report.slope > 1.0
-    return 1 if report.untyped or report.late or grew or report.sockets_after > report.sockets_before else 0
+    grew = report.seconds >= 600 and report.slope > 1.0
+    return bool(report.untyped or report.late or grew or report.sockets_after > report.sockets_before)
 
 
 if __name__ == "__main__":
