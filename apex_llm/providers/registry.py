@@ -4,19 +4,17 @@ from __future__ import annotations
 
 __all__ = ["get_provider", "provider_for"]
 
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 from apex_llm.errors import ConfigurationError
-from apex_llm.providers.azure_openai import AzureOpenAIProvider
 from apex_llm.providers.base import BaseLlmProvider
-from apex_llm.providers.bedrock import BedrockProvider
 
-_PROVIDERS = {
-    "bedrock": BedrockProvider,
-    "aws_bedrock": BedrockProvider,
-    "azure": AzureOpenAIProvider,
-    "azure_openai": AzureOpenAIProvider,
-}
+# A provider is imported when it is asked for: who uses one cloud does not pay for the other.
+if TYPE_CHECKING:
+    from apex_llm.providers.azure_openai import AzureOpenAIProvider
+    from apex_llm.providers.bedrock import BedrockProvider
+
+_NAMES: Final = ("aws_bedrock", "azure", "azure_openai", "bedrock")
 
 
 @overload
@@ -41,14 +39,23 @@ def get_provider(name: str, **config: Any) -> BaseLlmProvider:
     """
     separator = next((character for character in name if character in ":/"), ":")
     kind, _, model = name.partition(separator)
-    provider = _PROVIDERS.get(kind)
-    if provider is None:
-        raise ConfigurationError(
-            f"There is no provider named {kind!r}.", phase="prepare", hint=f"Names are {', '.join(sorted(_PROVIDERS))}."
-        )
-    if model:
-        config.setdefault("default_model" if provider is BedrockProvider else "default_deployment", model)
-    return provider(**config)
+    match kind:
+        case "bedrock" | "aws_bedrock":
+            from apex_llm.providers.bedrock import BedrockProvider
+
+            if model:
+                config.setdefault("default_model", model)
+            return BedrockProvider(**config)
+        case "azure" | "azure_openai":
+            from apex_llm.providers.azure_openai import AzureOpenAIProvider
+
+            if model:
+                config.setdefault("default_deployment", model)
+            return AzureOpenAIProvider(**config)
+        case _:
+            raise ConfigurationError(
+                f"There is no provider named {kind!r}.", phase="prepare", hint=f"Names are {', '.join(_NAMES)}."
+            )
 
 
 def provider_for(manager: Any, plugin: Any, service: str, **config: Any) -> BaseLlmProvider:

@@ -15,11 +15,9 @@ __all__ = [
 import ssl
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
-from apex_llm.providers.azure_openai.provider import AzureOpenAIProvider as AsyncAzureOpenAIProvider
 from apex_llm.providers.base import BaseLlmProvider as AsyncBaseLlmProvider
-from apex_llm.providers.bedrock.provider import BedrockProvider as AsyncBedrockProvider
 from apex_llm.providers.registry import get_provider as async_get_provider
 from apex_llm.providers.registry import provider_for as async_provider_for
 from apex_llm.sync._facade import A, AroundProvider, SyncFacade
@@ -34,6 +32,10 @@ from apex_llm.types.requests import ChatOptions, TextOptions
 from apex_llm.types.responses import ChatResponse
 from apex_llm.types.secrets import Secret
 from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
+
+if TYPE_CHECKING:
+    from apex_llm.providers.azure_openai.provider import AzureOpenAIProvider as AsyncAzureOpenAIProvider  # noqa: F401
+    from apex_llm.providers.bedrock.provider import BedrockProvider as AsyncBedrockProvider  # noqa: F401
 
 
 class BaseLlmProvider(SyncFacade):
@@ -177,7 +179,7 @@ class SyncLlmProvider(AroundProvider[A], BaseLlmProvider):
     """
 
 
-class AzureOpenAIProvider(SyncLlmProvider[AsyncAzureOpenAIProvider]):
+class AzureOpenAIProvider(SyncLlmProvider["AsyncAzureOpenAIProvider"]):
     """Deployments of an Azure OpenAI or Foundry resource.
 
     Args:
@@ -237,6 +239,8 @@ class AzureOpenAIProvider(SyncLlmProvider[AsyncAzureOpenAIProvider]):
         trust_env: bool = True,
         allow_insecure: bool = False,
     ) -> None:
+        from apex_llm.providers.azure_openai.provider import AzureOpenAIProvider as AsyncAzureOpenAIProvider
+
         super().__init__(
             AsyncAzureOpenAIProvider(
                 api_key_manager,
@@ -277,7 +281,7 @@ class AzureOpenAIProvider(SyncLlmProvider[AsyncAzureOpenAIProvider]):
         return self._run(self.async_provider._get_deployment_model, deployment_id)  # pyright: ignore[reportPrivateUsage]
 
 
-class BedrockProvider(SyncLlmProvider[AsyncBedrockProvider]):
+class BedrockProvider(SyncLlmProvider["AsyncBedrockProvider"]):
     """Models on AWS Bedrock.
 
     Args:
@@ -335,6 +339,8 @@ class BedrockProvider(SyncLlmProvider[AsyncBedrockProvider]):
         trust_env: bool = True,
         allow_insecure: bool = False,
     ) -> None:
+        from apex_llm.providers.bedrock.provider import BedrockProvider as AsyncBedrockProvider
+
         super().__init__(
             AsyncBedrockProvider(
                 api_key_manager,
@@ -409,8 +415,14 @@ def provider_for(manager: Any, plugin: Any, service: str, **config: Any) -> Base
 
 
 def _twin(provider: AsyncBaseLlmProvider) -> BaseLlmProvider:
-    if type(provider) is AsyncAzureOpenAIProvider:
-        return AzureOpenAIProvider._around(provider)  # pyright: ignore[reportPrivateUsage]
-    if type(provider) is AsyncBedrockProvider:
-        return BedrockProvider._around(provider)  # pyright: ignore[reportPrivateUsage]
+    if type(provider).__module__ == "apex_llm.providers.azure_openai.provider":
+        from apex_llm.providers.azure_openai.provider import AzureOpenAIProvider as AsyncAzureOpenAIProvider
+
+        if type(provider) is AsyncAzureOpenAIProvider:
+            return AzureOpenAIProvider._around(provider)  # pyright: ignore[reportPrivateUsage]
+    if type(provider).__module__ == "apex_llm.providers.bedrock.provider":
+        from apex_llm.providers.bedrock.provider import BedrockProvider as AsyncBedrockProvider
+
+        if type(provider) is AsyncBedrockProvider:
+            return BedrockProvider._around(provider)  # pyright: ignore[reportPrivateUsage]
     return SyncLlmProvider(provider)

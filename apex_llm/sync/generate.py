@@ -71,6 +71,7 @@ class _Writer:
         self.modules = modules
         self.twins = {node.name for module in modules for node in module.tree.body if isinstance(node, ast.ClassDef)}
         self.twins &= {name for module in modules for name in module.source.names}
+        self.twins_of = {name: module for module in modules for name in module.source.names if name in self.twins}
         self.imports: set[str] = set()
 
     def render(self) -> str:
@@ -86,19 +87,35 @@ class _Writer:
             "from apex_llm.sync._facade import A, AroundProvider, SyncFacade",
             "from apex_llm.sync._streams import EventStream, TextStream",
         }
-        for module in self.modules:
-            self.imports |= {
-                f"from {module.dotted} import {name} as Async{name}"
-                if name in self.twins
-                else f"from {module.dotted} import {name} as async_{name}"
+        self.imports |= {
+            "from typing import TYPE_CHECKING",
+            self._import_of("BaseLlmProvider"),
+            *(
+                f"from {module.dotted} import {name} as async_{name}"
+                for module in self.modules
                 for name in module.source.names
-            }
-        return header + "\n".join(sorted(self.imports)) + "\n\n\n" + "\n\n".join(blocks)
+                if name not in self.twins
+            ),
+        }
+        # A provider is loaded when one is made: who uses one cloud does not pay for the other.
+        # Names in quotes, as bases have them, are not seen by ruff.
+        later = [f"    {self._import_of(name)}  # noqa: F401" for name in sorted(self.twins - {"BaseLlmProvider"})]
+        imports = "\n".join([*sorted(self.imports), *(["", "if TYPE_CHECKING:", *later] if later else [])])
+        return header + imports + "\n\n\n" + "\n\n".join(blocks)
+
+    def _import_of(self, name: str) -> str:
+        return f"from {self.twins_of[name].dotted} import {name} as Async{name}"
 
     def _twin(self) -> str:
         lines = ["def _twin(provider: AsyncBaseLlmProvider) -> BaseLlmProvider:"]
         for name in sorted(self.twins - {"BaseLlmProvider"}):
-            lines += [f"    if type(provider) is Async{name}:", f"        return {name}._around(provider){_PRIVATE}"]
+            lines += [
+                f'    if type(provider).__module__ == "{self.twins_of[name].dotted}":',
+                f"        {self._import_of(name)}",
+                "",
+                f"        if type(provider) is Async{name}:",
+                f"            return {name}._around(provider){_PRIVATE}",
+            ]
         return "\n".join([*lines, "    return SyncLlmProvider(provider)", ""])
 
     def _item(self, module: Module, name: str) -> str:
@@ -115,7 +132,7 @@ class _Writer:
         bases = {ast.unparse(base) for base in node.bases}
         if not bases <= {"ABC", "BaseLlmProvider"}:
             module.stop(node, f"{node.name} inherits methods from elsewhere: {', '.join(sorted(bases))}")
-        base = "SyncFacade" if node.name == "BaseLlmProvider" else f"SyncLlmProvider[Async{node.name}]"
+        base = "SyncFacade" if node.name == "BaseLlmProvider" else f'SyncLlmProvider["Async{node.name}"]'
         lines = [f"class {node.name}({base}):", *docstring_of(node)]
         members: list[str] = []
         for index, member in enumerate(node.body):
@@ -150,9 +167,8 @@ class _Writer:
         return "\n".join(lines) + "\n\n" + "\n".join(members)
 
     def _constructor(self, module: Module, owner: ast.ClassDef, node: ast.FunctionDef) -> str:
-        return self._define(
-            module, node, f"super().__init__(Async{owner.name}({passed_on(node)}))", name="__init__", docstring=False
-        )
+        body = f"{self._import_of(owner.name)}\n\n        super().__init__(Async{owner.name}({passed_on(node)}))"
+        return self._define(module, node, body, name="__init__", docstring=False)
 
     def _attributes(self, module: Module, constructor: ast.FunctionDef) -> Iterator[str]:
         """Public attributes that ``__init__`` sets, as properties that can be set too."""

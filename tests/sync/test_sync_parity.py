@@ -44,7 +44,9 @@ def unwrapped(annotation: Any) -> Any:
 
 
 def shape(function: Any) -> list[tuple[str, Any, Any, Any]]:
-    hints = typing.get_type_hints(function)
+    # What a module imports only when it is needed.
+    later = {kind.__name__: kind for kind in TWINS if kind.__name__ not in function.__globals__}
+    hints = typing.get_type_hints(function, localns=later)
     return [
         *(
             (parameter.name, parameter.kind, parameter.default, hints.get(parameter.name))
