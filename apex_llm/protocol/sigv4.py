@@ -27,12 +27,15 @@ import hmac
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from apex_llm.errors import ConfigurationError, InvalidRequestError
 
 if TYPE_CHECKING:
     from _hashlib import HASH
+
+_Shape: TypeAlias = tuple[str, str, str, tuple[tuple[str, str], ...], bool]
+"""Method, target, authority, headers, whether every header is signed."""
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 EMPTY_SHA256: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -106,7 +109,7 @@ class SigV4Signer:
         self._secret_access_key = secret_access_key
         self._session_token = session_token or None
         self._day: tuple[str, str, HASH, HASH] | None = None
-        self._second: tuple[int, str, str, HASH, HASH] | None = None
+        self._second: _Second | None = None
         self._targets: dict[str, str] = {}
 
     def sign(
@@ -139,55 +142,62 @@ class SigV4Signer:
         Raises:
             InvalidRequestError: The target or a header is not Unicode text.
         """
-        amz_date, scope, inner, outer = self._moment(timestamp)
-        signed_headers, lines = self._canonical_headers(authority, amz_date, headers, every_header=every_header)
+        if isinstance(timestamp, datetime):
+            timestamp = (timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)).timestamp()
+        second = self._second
+        if second is None or second.number != int(timestamp):
+            second = self._second = self._begin_second(int(timestamp))
+        # All but the body is the same for the many requests that go to one target within a second.
+        shape = (method, target, authority, tuple(headers), every_header)
+        request, credential = second.known.get(shape) or self._begin_shape(second, shape)
         if payload_sha256 is None:
             payload_sha256 = sha256(body).hexdigest() if body else EMPTY_SHA256
+        request = request.copy()
+        request.update(payload_sha256.encode())
+        # HMAC with both keyed states ready: two thirds of the time that hmac.HMAC.copy() takes.
+        inner = second.inner.copy()
+        inner.update(request.hexdigest().encode())
+        outer = second.outer.copy()
+        outer.update(inner.digest())
+        return (*second.headers, ("authorization", credential + outer.hexdigest()))
+
+    def _begin_second(self, number: int) -> _Second:
+        """What all signatures of one second share."""
+        amz_date = _amz_date(number)
+        date = amz_date[:8]
+        day = self._day
+        if day is None or day[0] != date:
+            key = signing_key(self._secret_access_key, date=date, region=self.region, service=self.service)
+            block = key.ljust(64, b"\0")
+            scope = f"{date}/{self.region}/{self.service}/{_TERMINATOR}"
+            day = (date, scope, sha256(block.translate(_INNER_PAD)), sha256(block.translate(_OUTER_PAD)))
+            self._day = day
+        return _Second(number, amz_date, *day[1:], token=self._session_token)
+
+    def _begin_shape(self, second: _Second, shape: _Shape) -> tuple[HASH, str]:
+        """The hash of the canonical request before its last line, and the header before the signature."""
+        method, target, authority, headers, every_header = shape
+        signed_headers, lines = self._canonical_headers(authority, second.amz_date, headers, every_header=every_header)
         try:
-            request = f"{method}\n{self._canonical_target(target)}\n{lines}\n{signed_headers}\n{payload_sha256}"
-            request_hash = sha256(request.encode()).hexdigest()
+            request = sha256(f"{method}\n{self._canonical_target(target)}\n{lines}\n{signed_headers}\n".encode())
         except UnicodeEncodeError as error:
             raise InvalidRequestError(
                 "The path or a header cannot be sent: it has a lone surrogate.", phase="prepare"
             ) from error
-        # HMAC with both keyed states ready: two thirds of the time that hmac.HMAC.copy() takes.
-        inner = inner.copy()
-        inner.update(f"{ALGORITHM}\n{amz_date}\n{scope}\n{request_hash}".encode())
-        outer = outer.copy()
-        outer.update(inner.digest())
-        authorization = (
-            f"{ALGORITHM} Credential={self.access_key_id}/{scope}, "
-            f"SignedHeaders={signed_headers}, Signature={outer.hexdigest()}"
+        credential = (
+            f"{ALGORITHM} Credential={self.access_key_id}/{second.scope}, SignedHeaders={signed_headers}, Signature="
         )
-        if self._session_token is None:
-            return ("x-amz-date", amz_date), ("authorization", authorization)
-        return (
-            ("x-amz-date", amz_date),
-            ("x-amz-security-token", self._session_token),
-            ("authorization", authorization),
-        )
+        if len(second.known) < _MAX_CACHED_TARGETS:
+            second.known[shape] = request, credential
+        return request, credential
 
     def _canonical_headers(
         self, authority: str, amz_date: str, headers: Sequence[tuple[str, str]], *, every_header: bool
     ) -> tuple[str, str]:
         """Names to sign, joined with semicolons, and the lines of names and values."""
-        token = self._session_token
-        content_type = None
-        for name, value in headers:
-            if name == "content-type" and content_type is None:
-                content_type = value
-            elif every_header or name == "content-type" or name[:5] == "x-amz":
-                break
-        else:
-            # Most requests have a content-type and nothing else to sign: half the price of the general way.
-            if content_type is not None:
-                lines = f"content-type:{' '.join(content_type.split())}\nhost:{authority}\nx-amz-date:{amz_date}\n"
-                if token is None:
-                    return "content-type;host;x-amz-date", lines
-                return "content-type;host;x-amz-date;x-amz-security-token", f"{lines}x-amz-security-token:{token}\n"
         own = {"host": authority, "x-amz-date": amz_date}
-        if token is not None:
-            own["x-amz-security-token"] = token
+        if self._session_token is not None:
+            own["x-amz-security-token"] = self._session_token
         chosen = [
             (name, value)
             for name, value in headers
@@ -200,26 +210,6 @@ class SigV4Signer:
         ]
         return _canonical_headers([*own.items(), *chosen])
 
-    def _moment(self, timestamp: datetime | float) -> tuple[str, str, HASH, HASH]:
-        """Date header, scope, and the signing key as keyed hash states."""
-        if isinstance(timestamp, datetime):
-            timestamp = (timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)).timestamp()
-        second = int(timestamp)
-        cached = self._second
-        if cached is not None and cached[0] == second:
-            return cached[1:]
-        amz_date = _amz_date(second)
-        date = amz_date[:8]
-        day = self._day
-        if day is None or day[0] != date:
-            key = signing_key(self._secret_access_key, date=date, region=self.region, service=self.service)
-            block = key.ljust(64, b"\0")
-            scope = f"{date}/{self.region}/{self.service}/{_TERMINATOR}"
-            day = (date, scope, sha256(block.translate(_INNER_PAD)), sha256(block.translate(_OUTER_PAD)))
-            self._day = day
-        self._second = (second, amz_date, *day[1:])
-        return (amz_date, *day[1:])
-
     def _canonical_target(self, target: str) -> str:
         """Canonical path and query, in two lines. A program calls few targets, many times."""
         known = self._targets.get(target)
@@ -230,6 +220,23 @@ class SigV4Signer:
                 self._targets.clear()
             self._targets[target] = known
         return known
+
+
+class _Second:
+    """One second's date, scope and keyed hash states, and what was signed in it so far."""
+
+    __slots__ = ("amz_date", "headers", "inner", "known", "number", "outer", "scope")
+
+    def __init__(self, number: int, amz_date: str, scope: str, inner: HASH, outer: HASH, *, token: str | None) -> None:
+        self.number = number
+        self.amz_date = amz_date
+        self.scope = scope
+        self.inner = inner.copy()
+        self.inner.update(f"{ALGORITHM}\n{amz_date}\n{scope}\n".encode())
+        self.outer = outer
+        date = ("x-amz-date", amz_date)
+        self.headers = (date,) if token is None else (date, ("x-amz-security-token", token))
+        self.known: dict[_Shape, tuple[HASH, str]] = {}
 
 
 def presign_query(
