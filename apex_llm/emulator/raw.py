@@ -93,6 +93,12 @@ class FaultConnection:
         await asyncio.sleep(_DELIVERY_SECONDS)
         self.reset()
 
+    async def drop_after_delivery(self) -> None:
+        """End (FIN) once the client has had the time to read, without the farewell that TLS wants (close_notify)."""
+        await self._drained(0)
+        await asyncio.sleep(_DELIVERY_SECONDS)
+        self._drop()
+
     async def left_within(self, seconds: float) -> bool:
         """Wait that long, or until the client leaves; whether it has."""
         with contextlib.suppress(TimeoutError):
@@ -100,6 +106,9 @@ class FaultConnection:
                 await self.stall()
                 return True
         return False
+
+    def _drop(self) -> None:
+        self._writer.transport.abort()
 
     async def _drained(self, level: int) -> None:
         while self._writer.transport.get_write_buffer_size() > level and not self.closed:  # noqa: ASYNC110

@@ -446,9 +446,17 @@ class BaseLlmProvider(ABC):
         on_route(route)
         return await self._attempts(plane, route.request, deadline, understand)
 
-    @staticmethod
-    def _deadline(timeout: Timeout) -> float | None:
-        return None if timeout.total is None else asyncio.get_running_loop().time() + timeout.total
+    def _deadline(self, timeout: Timeout) -> float | None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise ConfigurationError(
+                "There is no running asyncio event loop.",
+                phase="prepare",
+                provider=self.name,
+                hint="Await it under asyncio.run() or uvloop (trio is not supported), or use apex_llm.sync.",
+            ) from error
+        return None if timeout.total is None else loop.time() + timeout.total
 
     def _blocked(self, response: ChatResponse) -> ContentFilteredError:
         found = response.extra.get("content_filtered") or ()

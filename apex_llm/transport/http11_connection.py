@@ -15,6 +15,7 @@ import contextlib
 import math
 import os
 import socket
+import ssl
 import warnings
 from collections.abc import Callable
 from typing import Any, cast
@@ -44,6 +45,7 @@ class Http11Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_ended_tls",
         "_exchange",
         "_host",
         "_keep_alive_seconds",
@@ -86,6 +88,7 @@ class Http11Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
         self._paused = False
+        self._ended_tls = False
         self.closed: bool = False
         self.idle_since: float = 0.0
         self.used: bool = False
@@ -164,6 +167,8 @@ class Http11Connection(asyncio.BufferedProtocol):
         """The server will send no more; the transport closes itself."""
         if self._exchange is None:
             self.abort()
+        elif self._transport is not None:
+            self._ended_tls = _has_ended_tls(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
@@ -171,6 +176,13 @@ class Http11Connection(asyncio.BufferedProtocol):
         error: ApexLlmError | None = None
         if exchange is not None:
             error = self._parser.finish() if exc is None else self._translate(exc)
+            if error is None and not self._ended_tls:
+                # RFC 9112, 9.8: a body that only the connection's end ends may have been cut by anybody.
+                error = ConnectionFailedError(
+                    f"{self._host} closed the connection without ending TLS, and the body has no length.",
+                    kind="closed",
+                    phase="body",
+                )
         self._close(error)
 
     # What exchanges and pools ask for.
@@ -289,6 +301,15 @@ class Http11Connection(asyncio.BufferedProtocol):
         if phase == "total":
             exchange.pieces.clear()
         self.abort(RequestTimeoutError(what.format(self._host), phase=phase))
+
+
+def _has_ended_tls(transport: asyncio.Transport) -> bool:
+    """Whether the peer has said its farewell (close_notify), if there is TLS; asyncio does not tell."""
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    try:
+        return tls is None or not tls.read(1)
+    except ssl.SSLError as error:
+        return isinstance(error, ssl.SSLZeroReturnError)
 
 
 def _bury(transport: asyncio.Transport, raw_socket: socket.socket) -> None:

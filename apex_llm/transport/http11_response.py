@@ -16,8 +16,9 @@ from typing import Any, Protocol, cast
 from apex_llm.errors import ApexLlmError, ConnectionFailedError, LimitExceededError
 from apex_llm.types.http import Headers
 
-HIGH_WATER = 256 * 1024
-"""Bytes queued for a reader before the socket is left alone; TCP then slows the server down."""
+HIGH_WATER = 192 * 1024
+"""Bytes queued for a reader before the socket is left alone; TCP then slows the server down. With the read that
+crosses it, 256 KiB are never exceeded."""
 
 HELD = 4 * 1024 * 1024
 """Bytes of a body that is not streamed, held before the call returns; the rest is read as a stream is."""

@@ -87,7 +87,7 @@ def translate(error: BaseException, *, host: str, phase: str) -> ApexLlmError:
 
 
 def _remote_protocol_error(text: str, *, host: str, phase: str) -> ApexLlmError:
-    if "incomplete chunked read" in text:
+    if "incomplete chunked read" in text or ("unexpectedly closed" in text and phase == "body"):
         return ConnectionFailedError(
             f"{host} closed the connection in the middle of a chunked body.", kind="closed", phase="body"
         )
@@ -95,7 +95,7 @@ def _remote_protocol_error(text: str, *, host: str, phase: str) -> ApexLlmError:
         return ConnectionFailedError(
             f"{host} closed the connection before the body was whole.", kind="short", phase="body"
         )
-    if "without sending a response" in text or "Server disconnected" in text:
+    if "without sending a response" in text or "Server disconnected" in text or "unexpectedly closed" in text:
         return ConnectionFailedError(f"{host} closed the connection before it answered.", kind="closed", phase="head")
     if "too long" in text or "Receive buffer" in text:
         if phase == "body":

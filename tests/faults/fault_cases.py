@@ -24,14 +24,17 @@ __all__ = [
     "expected",
     "make",
     "observe",
+    "served_with",
 ]
 
 import asyncio
+import ssl
 import time
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
+import trustme
 
 import apex_llm
 import apex_llm.sync
@@ -78,6 +81,13 @@ class Seen:
     sends: int = 1
 
 
+def served_with(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    """TLS for a server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
 def make(column: Column, *, client: Any = None, **arguments: Any) -> Any:
     """A provider of the column's twin and wire; the environment points at the emulator."""
     arguments = {"retry": QUICK, "timeout": PATIENT, "http_client": client, **arguments}
@@ -109,7 +119,10 @@ def observe(
     answer: Answer | str | None = None,
     **arguments: Any,
 ) -> Observation:
-    """Play ``fault`` to one call, ``times`` attempts long (``None``: to all), and see what comes of it."""
+    """Play ``fault`` to one call, ``times`` attempts long (``None``: to all), and see what comes of it.
+
+    ``arguments`` are the provider's; ``ssl_context`` is also given to httpx.
+    """
     emulator.reset()
     good = FULL_TEXT if answer is None else answer
     emulator.fault(fault, good, times=times)
@@ -127,7 +140,9 @@ def _asynchronous(column: Column, call: str, arguments: dict[str, Any]) -> Obser
     pieces: list[str] = []
 
     async def run() -> Any:
-        client = httpx.AsyncClient(trust_env=False) if column.sender == "httpx" else None
+        client = None
+        if column.sender == "httpx":
+            client = httpx.AsyncClient(trust_env=False, verify=arguments.get("ssl_context") or True)
         try:
             async with make(column, client=client, **arguments) as provider:
                 if call == "whole":
@@ -270,6 +285,8 @@ EXPECTED: dict[tuple[str, ...], Seen] = {
     ("empty-stream",): Seen("StreamTruncatedError", "", True, sends=3),
     ("half-event",): _TRUNCATED,
     ("close-without-length",): _TRUNCATED,
+    ("drop-without-length",): _OK,
+    ("drop-mid-stream",): _interrupted("ConnectionFailedError, closed", retryable=True),
     ("close-mid-stream",): _interrupted("ConnectionFailedError, closed", retryable=True),
     ("reset-mid-stream",): _interrupted("ConnectionFailedError, reset", retryable=True),
     ("reset-after-head",): _connection("reset"),
@@ -337,6 +354,10 @@ IMPOSSIBLE = {
     ("interim-flood", "httpx"): "httpx reads interim answers without end and does not show them; "
     "our deadlines bound the time, its buffers the memory",
     ("glued-answer", "httpx"): "h11 keeps the bytes, and gives them out as the answer to the connection's next request",
+    (
+        "drop-without-length",
+        "httpx",
+    ): "over TLS httpx does not tell whether the server ended TLS or only the connection",
     ("too-many-headers", "httpx"): "h11 gives up at 100 KiB of head, before the headers can be counted",
     (
         "one-byte-chunks",

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import trustme
-from fault_cases import QUICK, Column
+from fault_cases import QUICK, Column, served_with
 
 import apex_llm
 import apex_llm.sync
@@ -184,12 +184,6 @@ def test_row_06_a_handshake_without_an_answer_is_left_at_the_connect_timeout(
     assert caught.value.phase == "connect"
 
 
-def served(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
-
-
 @pytest.fixture
 def tls_emulator(request: pytest.FixtureRequest, authority: trustme.CA, emulator: Emulator) -> Iterator[Emulator]:
     match request.param:
@@ -202,7 +196,7 @@ def tls_emulator(request: pytest.FixtureRequest, authority: trustme.CA, emulator
             certificate = trustme.CA().issue_cert("localhost", "127.0.0.1")
         case _:
             certificate = authority.issue_cert("localhost", "127.0.0.1")
-    with Emulator(ssl_context=served(certificate), fault_seed=1) as running:
+    with Emulator(ssl_context=served_with(certificate), fault_seed=1) as running:
         yield running
 
 

@@ -98,6 +98,9 @@ class PlayedConnection(FaultConnection):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
+    def _drop(self) -> None:
+        self._transport.abort()
+
     async def finish(self) -> None:
         """Close what is still open, and wait until nobody is there any more."""
         if not self.closed:

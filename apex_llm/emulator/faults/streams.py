@@ -52,6 +52,16 @@ async def _close_without_length(connection: FaultConnection, call: FaultCall) ->
     await connection.write(call.head("connection: close", framing="none") + b"".join(call.begun))
 
 
+async def _drop_without_length(connection: FaultConnection, call: FaultCall) -> None:
+    await connection.write(call.head("connection: close", framing="none") + call.body)
+    await connection.drop_after_delivery()
+
+
+async def _drop_mid_stream(connection: FaultConnection, call: FaultCall) -> None:
+    await connection.write(call.head() + chunked(call.begun, ended=False))
+    await connection.drop_after_delivery()
+
+
 async def _close_mid_stream(connection: FaultConnection, call: FaultCall) -> None:
     await connection.write(call.head() + chunked(call.begun, ended=False))
 
@@ -282,6 +292,13 @@ STREAM_FAULTS = (
     _fault("empty-stream", 41, "A stream of zero bytes.", _empty_stream),
     _fault("half-event", 42, "A frame or SSE line is cut in half, then a clean end.", _half_event),
     _fault("close-without-length", 43, "A body without length is closed in the middle.", _close_without_length),
+    Fault(
+        "drop-without-length",
+        43,
+        "A body without length is whole, but TLS is not ended before the connection (no close_notify).",
+        _drop_without_length,
+    ),
+    _fault("drop-mid-stream", 44, "The same in the middle of a chunked stream.", _drop_mid_stream),
     _fault("close-mid-stream", 44, "The connection is closed in the middle of a chunked stream.", _close_mid_stream),
     _fault("reset-mid-stream", 44, "The connection is reset in the middle of a chunked stream.", _reset_mid_stream),
     _fault("reset-after-head", 44, "The connection is reset between the head and the first event.", _reset_after_head),
