@@ -6,7 +6,7 @@ Pure: no name is looked up here; the sender refuses metadata addresses once it k
 
 from __future__ import annotations
 
-__all__ = ["Endpoint", "is_loopback", "is_metadata", "parse_endpoint", "path_segment"]
+__all__ = ["Endpoint", "host_of", "is_loopback", "is_metadata", "parse_endpoint", "path_segment"]
 
 import msgspec
 
@@ -39,10 +39,7 @@ def parse_endpoint(url: str, *, name: str, allow_insecure: bool = False) -> tupl
     Raises:
         InvalidEndpointError: It is not an address that we may send credentials to.
     """
-    text = url.strip()
-    if "://" not in text:
-        text = f"https://{text}"
-    scheme, host, port, path, query = _plain_parts(text) or _parts(text, name)
+    scheme, host, port, path, query = _taken_apart(url, name)
     if not _is_host(host):
         raise _bad(name, f"has no usable host name ({host[:80]!r})", "Write it as https://host[:port].")
     if is_metadata(host):
@@ -56,6 +53,26 @@ def parse_endpoint(url: str, *, name: str, allow_insecure: bool = False) -> tupl
         raise _bad(name, "has a path with spaces, control characters or '..'", "Leave the path out, or encode it.")
     origin = Origin(scheme, host, port or (443 if scheme == "https" else 80))
     return Endpoint(origin, base_path), query
+
+
+def host_of(url: str, *, name: str) -> str:
+    """The host of an endpoint in lower case, whether or not it is one that we would use.
+
+    Args:
+        url: As the user wrote it.
+        name: The argument or variable that it came from, for messages.
+
+    Raises:
+        InvalidEndpointError: It is no URL that we take.
+    """
+    return _taken_apart(url, name)[1]
+
+
+def _taken_apart(url: str, name: str) -> tuple[str, str, int | None, str, str]:
+    text = url.strip()
+    if "://" not in text:
+        text = f"https://{text}"
+    return _plain_parts(text) or _parts(text, name)
 
 
 def _plain_parts(url: str) -> tuple[str, str, int | None, str, str] | None:

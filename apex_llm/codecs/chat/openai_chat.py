@@ -8,12 +8,11 @@ from __future__ import annotations
 
 __all__ = ["OpenAIChatCodec", "OpenAIChatProfile", "profile_for"]
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apex_llm.codecs.azure_failures import openai_stream_failure
 from apex_llm.codecs.chat.openai_chat_profile import OpenAIChatProfile, profile_for
 from apex_llm.codecs.chat.openai_chat_request import encode_request
-from apex_llm.codecs.chat.openai_chat_stream import OpenAIChatStreamDecoder
 from apex_llm.codecs.chat.openai_chat_wire import (
     Answer,
     AnswerChoice,
@@ -29,6 +28,9 @@ from apex_llm.errors import ResponseFormatError
 from apex_llm.types.messages import Message, Part, ReasoningPart, TextPart, ToolCallPart
 from apex_llm.types.requests import ChatRequest
 from apex_llm.types.responses import ChatResponse
+
+if TYPE_CHECKING:
+    from apex_llm.codecs.chat.openai_chat_stream import OpenAIChatStreamDecoder
 
 
 class OpenAIChatCodec:
@@ -89,6 +91,8 @@ class OpenAIChatCodec:
 
     def stream_decoder(self) -> OpenAIChatStreamDecoder:
         """A fresh decoder for one stream."""
+        from apex_llm.codecs.chat.openai_chat_stream import OpenAIChatStreamDecoder
+
         return OpenAIChatStreamDecoder()
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 __all__ = ["OpenAIChatProfile", "is_reasoning_model", "profile_for"]
 
-import re
 from typing import Final, Literal
 
 import msgspec
+
+from apex_llm.codecs.lazy_pattern import LazyPattern
 
 
 class OpenAIChatProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +43,10 @@ class OpenAIChatProfile(msgspec.Struct, frozen=True, kw_only=True):
     """For hints."""
 
 
-_DATED: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
-_REASONING: Final = re.compile(r"(?:o\d|gpt-(?:[5-9]|1\d)(?!\d)|codex|computer-use|chat-latest|gpt-chat-latest)")
-_NOT_REASONING: Final = re.compile(r"gpt-5-chat")
-_OLD: Final = re.compile(r"gpt-(?:3|4)")
+_DATED: Final = LazyPattern(r"\d{4}-\d{2}-\d{2}")
+_REASONING: Final = LazyPattern(r"(?:o\d|gpt-(?:[5-9]|1\d)(?!\d)|codex|computer-use|chat-latest|gpt-chat-latest)")
+_NOT_REASONING: Final = LazyPattern(r"gpt-5-chat")
+_OLD: Final = LazyPattern(r"gpt-(?:3|4)")
 
 
 def is_reasoning_model(model: str) -> bool:

@@ -10,15 +10,14 @@ from __future__ import annotations
 __all__ = ["AzureSurface", "azure_surface"]
 
 import re
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
 from apex_llm.errors import ConfigurationError, InvalidEndpointError
-from apex_llm.providers.endpoints import Endpoint, is_loopback, parse_endpoint
+from apex_llm.providers.endpoints import Endpoint, host_of, is_loopback, parse_endpoint
 
-_TARGET = re.compile(r"(?P<base>.*?)/openai/deployments/(?P<deployment>[^/]+)(?:/.*)?")
-_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
+_TARGET = r"(?P<base>.*?)/openai/deployments/(?P<deployment>[^/]+)(?:/.*)?"
+_VERSION = r"\d{4}-\d{2}-\d{2}(-preview)?"
 _VERSIONLESS = {"v1", "latest", "preview"}
 _PORTALS = ("portal.azure.com", "ai.azure.com", "oai.azure.com", "portal.azure.us", "azure.microsoft.com")
 
@@ -62,7 +61,7 @@ def azure_surface(
         InvalidEndpointError: It is not an endpoint.
         ConfigurationError: URL and version contradict each other.
     """
-    host = (urlsplit(url if "://" in url else f"https://{url}").hostname or "").lower()
+    host = host_of(url, name=name)
     if host in _PORTALS:
         raise InvalidEndpointError(
             f"{name} is the address of a web portal ({host}), not of a resource.",
@@ -76,11 +75,13 @@ def azure_surface(
             hint=f"Write https://{host}.openai.azure.com",
         )
     endpoint, query_text = parse_endpoint(url, name=name, allow_insecure=allow_insecure)
-    pasted = parse_qs(query_text).get("api-version", [None])[0]
+    pasted = _pasted_version(query_text)
     base = endpoint.base_path
     deployment = None
     says_v1 = False
-    if target := _TARGET.fullmatch(base):
+    if "/openai/deployments/" in base and (target := re.fullmatch(_TARGET, base)):
+        from urllib.parse import unquote
+
         base, deployment = target["base"], unquote(target["deployment"])
     elif "/openai/v1" in f"{base}/":
         base, says_v1 = base.partition("/openai/v1")[0], True
@@ -99,7 +100,7 @@ def azure_surface(
             phase="prepare",
             hint="Leave api_version out, or give the endpoint without /openai/v1.",
         )
-    if version is None or not _VERSION.fullmatch(version):
+    if version is None or not re.fullmatch(_VERSION, version):
         raise ConfigurationError(
             f"api_version={version!r} is not a version of the Azure OpenAI API.",
             phase="prepare",
@@ -108,3 +109,11 @@ def azure_surface(
     return AzureSurface(
         endpoint=endpoint, api_version=version, query=(("api-version", version),), deployment=deployment
     )
+
+
+def _pasted_version(query: str) -> str | None:
+    if not query:
+        return None
+    from urllib.parse import parse_qs
+
+    return parse_qs(query).get("api-version", [None])[0]

@@ -7,13 +7,17 @@ ConverseStream; frames, addresses and errors are other rooms' business.
 
 from __future__ import annotations
 
-__all__ = ["BedrockConverseCodec", "ConverseStreamDecoder"]
+__all__ = ["BedrockConverseCodec"]
+
+from typing import TYPE_CHECKING
 
 from apex_llm.codecs.chat.bedrock_converse.decode import decode_answer
 from apex_llm.codecs.chat.bedrock_converse.encode import encode_request
-from apex_llm.codecs.chat.bedrock_converse.stream import ConverseStreamDecoder
 from apex_llm.types.requests import ChatRequest
 from apex_llm.types.responses import ChatResponse
+
+if TYPE_CHECKING:
+    from apex_llm.codecs.chat.bedrock_converse.stream import ConverseStreamDecoder
 
 
 class BedrockConverseCodec:
@@ -49,4 +53,6 @@ class BedrockConverseCodec:
 
     def stream_decoder(self) -> ConverseStreamDecoder:
         """A fresh decoder for one ConverseStream."""
+        from apex_llm.codecs.chat.bedrock_converse.stream import ConverseStreamDecoder
+
         return ConverseStreamDecoder()
