@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["AroundProvider", "SyncFacade"]
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, ParamSpec, Self, TypeVar
@@ -76,6 +75,8 @@ class AroundProvider(SyncFacade, Generic[A]):
         return facade
 
     def _wrap(self, provider: A) -> Self:
+        import copy
+
         other = copy.copy(self)
         other._provider = provider
         return other
