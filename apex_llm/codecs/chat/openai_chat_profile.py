@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["OpenAIChatProfile", "is_reasoning_model", "profile_for"]
 
+import functools
 from typing import Final, Literal
 
 import msgspec
@@ -55,6 +56,7 @@ def is_reasoning_model(model: str) -> bool:
     return _REASONING.match(name) is not None and _NOT_REASONING.match(name) is None
 
 
+@functools.lru_cache(maxsize=512)  # pure: the same few deployments, call after call
 def profile_for(api_version: str | None, model: str | None) -> OpenAIChatProfile:
     """What to send to this api-version and model.
 

@@ -62,8 +62,10 @@ class _Request:
             body["model"] = request.model
         body["messages"] = [wire for message in request.messages for wire in self._messages(message)]
         self._add_limits(body)
-        self._add_tools(body)
-        self._add_format(body)
+        if request.tools:
+            self._add_tools(body)
+        if request.response_format is not None:
+            self._add_format(body, request.response_format)
         if request.metadata and self._can(profile.metadata, "metadata"):
             body["metadata"] = dict(request.metadata)
         if request.reasoning_effort is not None and self._can(profile.reasoning_effort, "reasoning_effort"):
@@ -88,14 +90,10 @@ class _Request:
         request, profile = self._request, self._profile
         if request.max_tokens is not None:
             body[profile.token_limit] = request.max_tokens
-        samples = profile.sampling or request.reasoning_effort == "none"
-        for name, value in (("temperature", request.temperature), ("top_p", request.top_p)):
-            if value is None:
-                continue
-            if samples:
-                body[name] = value
-            else:
-                self._warnings.append(f"{name} was left out: reasoning models do not take it.")
+        if request.temperature is not None:
+            self._add_sampling(body, "temperature", request.temperature)
+        if request.top_p is not None:
+            self._add_sampling(body, "top_p", request.top_p)
         if request.top_k is not None:
             self._warnings.append("top_k was left out: the OpenAI chat format has no such member.")
         if len(request.stop) > _MOST_STOPS:
@@ -108,6 +106,12 @@ class _Request:
         if request.seed is not None and self._can(profile.seed, "seed"):
             body["seed"] = request.seed
 
+    def _add_sampling(self, body: dict[str, Any], name: str, value: float) -> None:
+        if self._profile.sampling or self._request.reasoning_effort == "none":
+            body[name] = value
+        else:
+            self._warnings.append(f"{name} was left out: reasoning models do not take it.")
+
     def _effort(self, effort: str) -> str:
         if effort == "max":
             self._warnings.append("reasoning_effort 'max' was sent as 'xhigh', the most that the OpenAI format knows.")
@@ -116,8 +120,6 @@ class _Request:
 
     def _add_tools(self, body: dict[str, Any]) -> None:
         request, profile = self._request, self._profile
-        if not request.tools:
-            return
         self._require_tools()
         body["tools"] = [self._tool(tool) for tool in request.tools]
         if request.tool_choice is not None:
@@ -138,10 +140,7 @@ class _Request:
             function["strict"] = tool.strict
         return {"type": "function", "function": function}
 
-    def _add_format(self, body: dict[str, Any]) -> None:
-        wanted = self._request.response_format
-        if wanted is None:
-            return
+    def _add_format(self, body: dict[str, Any], wanted: Mapping[str, Any]) -> None:
         schema = wanted.get("type") == "json_schema"
         able = self._profile.json_schema if schema else self._profile.json_object
         if self._can(able or wanted.get("type") == "text", f"response_format {wanted.get('type')!r}"):
@@ -150,6 +149,9 @@ class _Request:
     # -- messages --------------------------------------------------------------------------
 
     def _messages(self, message: Message) -> list[dict[str, Any]]:
+        parts = message.parts
+        if message.role == "user" and len(parts) == 1 and isinstance(parts[0], TextPart):
+            return [{"role": "user", "content": parts[0].text}]
         match message.role:
             case "system":
                 return [{"role": "system", "content": self._content(message.parts, role="system")}]

@@ -182,14 +182,20 @@ def arguments_text(arguments: str | dict[str, Any] | list[Any] | None) -> str:
 def usage_of(usage: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None = None) -> Usage | None:
     """The token counts; ``prompt_tokens`` is the total already. Bedrock's own metrics where there is nothing else."""
     if usage and ("prompt_tokens" in usage or "completion_tokens" in usage):
-        prompt = as_mapping(usage.get("prompt_tokens_details"))
-        completion = as_mapping(usage.get("completion_tokens_details"))
+        read = written = thought = None
+        if prompt := usage.get("prompt_tokens_details"):
+            prompt = as_mapping(prompt)
+            read, written = prompt.get("cached_tokens"), prompt.get("cache_write_tokens")
+        if completion := usage.get("completion_tokens_details"):
+            thought = as_mapping(completion).get("reasoning_tokens")
+        read = read or usage.get("prompt_cache_hit_tokens")
+        thought = thought or usage.get("reasoning_tokens")
         return Usage(
             input_tokens=_count(usage.get("prompt_tokens")),
             output_tokens=_count(usage.get("completion_tokens")),
-            cache_read_tokens=_count(prompt.get("cached_tokens")) or _count(usage.get("prompt_cache_hit_tokens")),
-            cache_write_tokens=_count(prompt.get("cache_write_tokens")),
-            reasoning_tokens=_count(completion.get("reasoning_tokens")) or _count(usage.get("reasoning_tokens")),
+            cache_read_tokens=_count(read) if read else 0,
+            cache_write_tokens=_count(written) if written else 0,
+            reasoning_tokens=_count(thought) if thought else 0,
             raw=usage,
         )
     if metrics and "inputTokenCount" in metrics:

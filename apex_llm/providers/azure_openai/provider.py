@@ -45,6 +45,8 @@ from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
 _logger = logging.getLogger("apex_llm.azure_openai")
 
 _SSE: Final = "text/event-stream"
+_HEADERS: Final = (("content-type", "application/json"), ("accept", "application/json"))
+_STREAM_HEADERS: Final = (("content-type", "application/json"), ("accept", _SSE))
 _DISPENSABLE: Final = (
     "max_tokens",
     "max_completion_tokens",
@@ -258,17 +260,18 @@ class AzureOpenAIProvider(BaseLlmProvider):
         profile = profile_for(surface.api_version, resolved.family or None)
         refused = self._refused.get(resolved.model)
         codec = OpenAIChatCodec(_without(profile, refused) if refused else profile)
-        segment = _deployment_segment(resolved.model)
         if request.model != resolved.model:
             request = msgspec.structs.replace(request, model=resolved.model)
         body, warnings = codec.encode(request, stream=stream)
-        path = "/chat/completions" if surface.is_v1 else f"/deployments/{segment}/chat/completions"
-        headers = [("content-type", "application/json"), ("accept", _SSE if stream else "application/json")]
+        target = _chat_target(surface.root, resolved.model, is_v1=surface.is_v1, query=surface.query)
+        if request.extra_query:
+            more = query_string(*request.extra_query.items())
+            target += f"&{more[1:]}" if surface.query else more
         outgoing = HttpRequest(
             method="POST",
             origin=plane.endpoint.origin,
-            target=surface.root + path + query_string(*surface.query, *(request.extra_query or {}).items()),
-            headers=merge_headers(headers, request.extra_headers),
+            target=target,
+            headers=merge_headers(_STREAM_HEADERS if stream else _HEADERS, request.extra_headers),
             body=body,
             stream=stream,
             timeout=request.timeout,
@@ -391,6 +394,12 @@ class AzureOpenAIProvider(BaseLlmProvider):
 
 
 @functools.lru_cache(maxsize=512)  # pure: the same few deployments, call after call
+def _chat_target(root: str, deployment: str, *, is_v1: bool, query: tuple[tuple[str, str], ...]) -> str:
+    segment = _deployment_segment(deployment)
+    path = "/chat/completions" if is_v1 else f"/deployments/{segment}/chat/completions"
+    return root + path + query_string(*query)
+
+
 def _deployment_segment(deployment: str) -> str:
     if "/" in deployment:
         raise InvalidRequestError(
