@@ -115,6 +115,7 @@ class BaseLlmProvider(ABC):
         Raises:
             ConfigurationError: Something is missing or contradictory; the message names each source tried.
         """
+        self._running_loop()
         plane = await self._plane()
         await self._check_credentials(plane)
 
@@ -162,6 +163,7 @@ class BaseLlmProvider(ABC):
 
     async def get_available_models(self) -> list[ModelInfo]:
         """Everything that can be called now: models, profiles, deployments. ``source`` says who listed it."""
+        self._running_loop()
         return await self._list_models()
 
     async def generate_text(
@@ -447,8 +449,12 @@ class BaseLlmProvider(ABC):
         return await self._attempts(plane, route.request, deadline, understand)
 
     def _deadline(self, timeout: Timeout) -> float | None:
+        loop = self._running_loop()
+        return None if timeout.total is None else loop.time() + timeout.total
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
         try:
-            loop = asyncio.get_running_loop()
+            return asyncio.get_running_loop()
         except RuntimeError as error:
             raise ConfigurationError(
                 "There is no running asyncio event loop.",
@@ -456,7 +462,6 @@ class BaseLlmProvider(ABC):
                 provider=self.name,
                 hint="Await it under asyncio.run() or uvloop (trio is not supported), or use apex_llm.sync.",
             ) from error
-        return None if timeout.total is None else loop.time() + timeout.total
 
     def _blocked(self, response: ChatResponse) -> ContentFilteredError:
         found = response.extra.get("content_filtered") or ()

@@ -16,6 +16,7 @@ __all__ = [
     "HALF_TEXT",
     "HURRIED",
     "IMPOSSIBLE",
+    "NOT_APPLICABLE",
     "QUICK",
     "UNTOLD",
     "Bound",
@@ -365,6 +366,19 @@ IMPOSSIBLE = {
     ): "h11 and httpx spend about 20 µs on each chunk, so 400,000 of them take eight seconds",
 }
 """Where the client underneath decides, and why."""
+
+
+NOT_APPLICABLE = {
+    "1 to 8": "One wire stands for both: nothing of it is sent before the connection stands.",
+    "40 to 45": "Over TLS a sample is played, with the same outcomes; 43 needs TLS to tell its faults apart.",
+    "60, 61": "Credentials are added above the sender: any sender stands for all.",
+    "63": "Not for the blocking twin: nothing cancels a blocking call but an interrupt, which is row 69.",
+    "66": "Not for the blocking twin: it has a loop of its own, whatever loops its callers run (row 67).",
+    "67": "The blocking twin is called inside a running loop; the asynchronous calls where none runs.",
+    "68, 71": "Not over httpx: the client that was brought along is its owner's to carry through a fork, and to bound.",
+    "69, 70, 72": "Played to processes, and to the key store: once for both wires.",
+}
+"""Where a row has not all columns, and why."""
 
 
 def expected(fault: str, call: str, column: Column) -> Seen:

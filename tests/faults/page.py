@@ -20,6 +20,7 @@ from fault_cases import (  # noqa: E402
     FULL_TEXT,
     HALF_TEXT,
     IMPOSSIBLE,
+    NOT_APPLICABLE,
     UNTOLD,
     Column,
     Seen,
@@ -31,14 +32,21 @@ from apex_llm.emulator import FAULTS, PORT_FAULTS, Fault  # noqa: E402
 PAGE = HERE.parents[1] / "docs" / "reference" / "faults.md"
 _TEST = re.compile(r"^(?:async )?def test_rows?_([\d_]+?)_([a-z]\w+)\(", re.MULTILINE)
 
-ELSEWHERE = {
-    39: ("tests/transport/test_retry.py", "test_two_hundred_clients_told_the_same_second_do_not_return_together"),
-    61: ("tests/credentials/test_cached_credentials.py", "test_the_old_value_serves_while_its_source_is_down"),
-    69: ("tests/sync/test_process_life.py", "test_ctrl_c_in_the_middle_of_a_stream_keeps_what_arrived"),
-    70: ("tests/sync/test_process_life.py", "test_exit_with_open_streams_is_quick_and_quiet"),
-    72: ("tests/keys/test_key_store_crashes.py", "test_a_disk_that_refuses_leaves_the_store_byte_for_byte"),
-}
-"""Rows that other rooms hold: file and test."""
+ELSEWHERE = [
+    (39, "tests/transport/test_retry.py", "test_two_hundred_clients_told_the_same_second_do_not_return_together"),
+    (45, "tests/recordings/test_recorded_cuts.py", "test_a_cut_at_any_byte_is_typed_and_loses_and_doubles_nothing"),
+    (61, "tests/credentials/test_cached_credentials.py", "test_the_old_value_serves_while_its_source_is_down"),
+    (63, "tests/lifecycle/test_cancellation.py", "test_cancelled_at_any_await_it_leaves_nothing_open"),
+    (66, "tests/lifecycle/test_loops_and_threads.py", "test_a_provider_outlives_the_loops_it_is_used_on"),
+    (67, "tests/sync/test_blocking_calls.py", "test_a_call_from_the_loop_thread_itself_is_refused_and_not_a_deadlock"),
+    (68, "tests/lifecycle/test_processes.py", "test_a_thousand_calls_of_four_forked_children_do_not_mix"),
+    (69, "tests/sync/test_process_life.py", "test_ctrl_c_in_the_middle_of_a_stream_keeps_what_arrived"),
+    (69, "tests/lifecycle/test_processes.py", "test_an_interrupt_ends_a_stream_and_its_connection"),
+    (70, "tests/sync/test_process_life.py", "test_exit_with_open_streams_is_quick_and_quiet"),
+    (70, "tests/lifecycle/test_processes.py", "test_leaving_with_open_streams_is_quick_and_quiet"),
+    (72, "tests/keys/test_key_store_crashes.py", "test_a_disk_that_refuses_leaves_the_store_byte_for_byte"),
+]
+"""Rows that other rooms hold, or hold too: row, file and test."""
 
 _HEAD = """\
 # Faults, and what you see of them
@@ -73,6 +81,8 @@ def render() -> str:
         lines.extend(_rows(fault))
     lines += ["", "## Where the client underneath decides", "", "| fault | sender | why |", "|---|---|---|"]
     lines += [f"| `{fault}` | {sender} | {why} |" for (fault, sender), why in sorted(IMPOSSIBLE.items())]
+    lines += ["", "## Rows without all columns", "", "| row | why |", "|---|---|"]
+    lines += [f"| {rows} | {why} |" for rows, why in NOT_APPLICABLE.items()]
     lines += [
         "",
         "## What they may cost the client",
@@ -134,7 +144,7 @@ def _tests() -> list[tuple[str, str]]:
         for numbers, name in _TEST.findall(path.read_text("utf-8")):
             rows = ", ".join(str(int(number)) for number in numbers.split("_"))
             found.append((rows, name.replace("_", " ")))
-    found += [(str(row), name.removeprefix("test_").replace("_", " ")) for row, (_, name) in ELSEWHERE.items()]
+    found += [(str(row), name.removeprefix("test_").replace("_", " ")) for row, _, name in ELSEWHERE]
     return sorted(found, key=lambda pair: [int(number) for number in pair[0].split(", ")])
 
 

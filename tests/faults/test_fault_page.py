@@ -37,7 +37,7 @@ def test_every_row_of_the_matrix_has_a_test() -> None:
     rows = {int(number) for numbers, _ in page._tests() for number in numbers.split(", ")}
 
     assert set(range(1, 75)) - rows == set()
-    for path, name in page.ELSEWHERE.values():
+    for _, path, name in page.ELSEWHERE:
         assert f"def {name}(" in (page.HERE.parents[1] / path).read_text("utf-8")
 
 
