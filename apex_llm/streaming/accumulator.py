@@ -22,7 +22,7 @@ from apex_llm.types.events import (
     ToolCallStarted,
 )
 from apex_llm.types.messages import Message, Part, ReasoningPart, TextPart, ToolCallPart
-from apex_llm.types.responses import ChatResponse
+from apex_llm.types.responses import ChatResponse, FinishReason
 
 
 class _Text:
@@ -87,16 +87,30 @@ class Accumulator:
         """Whether ``StreamFinished`` was among the events."""
         return self._finish is not None
 
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the model stopped, once it has said."""
+        return self._finish.finish_reason if self._finish else None
+
     def add(self, events: Iterable[StreamEvent]) -> None:
         """Fold events in, in the order in which they came."""
+        # Text is joined at once: as one string it takes a small part of what its pieces do.
+        run: list[str] = []
         for event in events:
             if type(event) is TextDelta:
                 if event.index != self._text_index:
+                    self._add_text(run)
                     self._text = self._block(_Text, event.index).pieces
                     self._text_index = event.index
-                self._text.append(event.text)
+                run.append(event.text)
             else:
                 self._add_other(event)
+        self._add_text(run)
+
+    def _add_text(self, run: list[str]) -> None:
+        if run:
+            self._text.append("".join(run))
+            run.clear()
 
     def _add_other(self, event: StreamEvent) -> None:
         match event:

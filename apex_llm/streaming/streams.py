@@ -28,12 +28,14 @@ from apex_llm.errors import (
 from apex_llm.streaming.accumulator import Accumulator
 from apex_llm.streaming.exchange import Exchange
 from apex_llm.types.events import StreamEvent, TextDelta
-from apex_llm.types.responses import ChatResponse
+from apex_llm.types.responses import ChatResponse, FinishReason
 
 T = TypeVar("T")
 
-_FOLD_AT = 64
+_FOLD_AT = 32
 """So many events are folded into the answer at a time: one by one costs a good part of what reading them does."""
+_UNBLOCKED = frozenset({None, FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS})
+"""Endings that need no look at the whole answer."""
 
 
 class _Stream(Generic[T]):
@@ -326,7 +328,7 @@ class TextStream(_Stream[str]):
         if self._blocked is None:
             return
         self._account()
-        if not self._accumulator.finished:
+        if self._accumulator.finish_reason in _UNBLOCKED:
             return
         response = self.partial
         if response.blocked:
