@@ -18,6 +18,8 @@ from apex_llm.credentials.threads import call
 from apex_llm.errors import ConfigurationError, MissingCredentialsError, ResponseFormatError
 from apex_llm.types.secrets import AwsCredentials, CredentialSource, Secret
 
+_END_OF_TIME = 1e11
+"""Seconds; in the sixth millennium."""
 _RECHECK = 60.0
 # Seconds after which a session or callback that names no expiry is asked again, in the background.
 
@@ -219,8 +221,8 @@ def _moment(value: Any, *, source: str) -> float | None:
         return None
     if isinstance(value, dt.datetime):
         return (value if value.tzinfo else value.replace(tzinfo=dt.UTC)).timestamp()
-    if isinstance(value, int | float):
-        return value / 1000 if value > 1e11 else float(value)  # milliseconds, as SSO gives them
+    if isinstance(value, int | float) and abs(value) < _END_OF_TIME * 1000:
+        return value / 1000 if value > _END_OF_TIME else float(value)  # milliseconds, as SSO gives them
     if isinstance(value, str):
         from apex_llm.credentials.http import seconds_from_iso
 

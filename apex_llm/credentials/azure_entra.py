@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from apex_llm.credentials.azure_tokens import AzureToken, azure_bearer
+from apex_llm.credentials.azure_tokens import AzureToken, azure_bearer, seconds_of
 from apex_llm.credentials.cached import Fetched
 from apex_llm.credentials.http import Reply, decode, fetch, is_loopback, split_url
 from apex_llm.credentials.threads import run_in_thread
@@ -219,12 +219,12 @@ def token_from(reply: Reply, *, source: str, clock: Callable[[], float]) -> Fetc
     if not answer.access_token:
         raise ResponseFormatError(f"{source} answered without an access_token.")
     now = clock()
-    life = _number(answer.expires_in)
-    ends = _number(answer.expires_on)
+    life = seconds_of(answer.expires_in)
+    ends = seconds_of(answer.expires_on)
     # The span is preferred: it does not depend on this machine's clock.
     expires_at = now + life if life is not None else ends
     value = azure_bearer(answer.access_token, source=source, expires_at=expires_at)
-    refresh_in = _number(answer.refresh_in)
+    refresh_in = seconds_of(answer.refresh_in)
     if refresh_in is None and value.expires_at is not None and value.expires_at - now >= _LONG_LIFE:
         refresh_in = (value.expires_at - now) / 2
     return Fetched(value, refresh_at=None if refresh_in is None else now + refresh_in)
@@ -254,10 +254,15 @@ def _refused(reply: Reply, secret: str, source: str) -> ApexLlmError:
         "phase": "prepare",
     }
     if reply.status == 429 or reply.status >= 500:
-        return OverloadedError(text, **facts, retry_after=_number(reply.headers.get("retry-after")))
+        return OverloadedError(text, **facts, retry_after=_wait(reply))
     if reply.status in {400, 401, 403}:
         return AuthenticationError(text, **facts)
     return MissingCredentialsError(text, **facts)
+
+
+def _wait(reply: Reply) -> float | None:
+    wait = seconds_of(reply.headers.get("retry-after"))
+    return wait if wait is not None and wait >= 0 else None
 
 
 def _token_endpoint(authority: str, tenant: str) -> tuple[Origin, str]:
@@ -273,10 +278,3 @@ def _tenant(tenant_id: str) -> str:
     if not _TENANT.fullmatch(tenant_id):
         raise ConfigurationError("The tenant id is neither a GUID nor a domain name.", hint="Check AZURE_TENANT_ID.")
     return tenant_id
-
-
-def _number(value: object) -> float | None:
-    try:
-        return None if value is None else float(value)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
-        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AzureToken", "HeaderKind", "azure_api_key", "azure_bearer", "jwt_expiry"]
+__all__ = ["AzureToken", "HeaderKind", "azure_api_key", "azure_bearer", "jwt_expiry", "seconds_of"]
 
 import base64
 import binascii
@@ -14,6 +14,9 @@ from apex_llm.errors import ConfigurationError, MissingCredentialsError
 from apex_llm.types.secrets import AccessToken, Secret
 
 HeaderKind: TypeAlias = Literal["api-key", "bearer"]
+
+_END_OF_TIME = 1e11
+"""In the sixth millennium."""
 
 
 class AzureToken(AccessToken, frozen=True, kw_only=True):
@@ -48,10 +51,18 @@ def jwt_expiry(token: str) -> float | None:
         return None
     try:
         claims = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
-        expires_at = msgspec.json.decode(claims, type=_Claims).exp
+        return seconds_of(msgspec.json.decode(claims, type=_Claims).exp)
     except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError):
         return None
-    return None if expires_at is None else float(expires_at)
+
+
+def seconds_of(value: object) -> float | None:
+    """``value`` as seconds; ``None`` if it is no number, or one that no clock will ever show."""
+    try:
+        seconds = None if value is None else float(value)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return seconds if seconds is not None and abs(seconds) < _END_OF_TIME else None
 
 
 def _clean(value: object, what: str, source: str) -> Secret:

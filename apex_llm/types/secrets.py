@@ -38,7 +38,9 @@ class Secret:
     @property
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that tell two secrets apart within this process."""
-        return hashlib.blake2b(self._value.encode(), digest_size=4, key=_FINGERPRINT_KEY).hexdigest()
+        return hashlib.blake2b(
+            self._value.encode(errors="surrogatepass"), digest_size=4, key=_FINGERPRINT_KEY
+        ).hexdigest()
 
     def __bool__(self) -> bool:
         return bool(self._value)

@@ -73,6 +73,8 @@ class Target:
     make: Callable[[Random], bytes]
     run: Callable[[bytes, Random], object]
     """Raises ``ApexLlmError``, or returns its name, or anything else for an input that was read to its end."""
+    memory: int = 2 << 20
+    """Bytes that it may take however short its input is."""
 
 
 def _mutated_claude_stream(dice: Random) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["soak_threads"]
 
+import sys
 import threading
 import time
 from random import Random
@@ -49,6 +50,7 @@ def soak_threads(
         states = limits.snapshot()["models"].values
         assert wait_until(lambda states=states: not any(state["active"] or state["waiting"] for state in states()))
         report.memory.append((time.monotonic() - began, resident_at_rest()))
+        report.blocks.append(sys.getallocatedblocks())
     for provider in providers:
         provider.close()
     report.seconds = time.monotonic() - began
