@@ -12,8 +12,7 @@ from __future__ import annotations
 __all__ = ["MAX_EVENT_BYTES", "ServerSentEvent", "SseDecoder"]
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from apex_llm.errors import LimitExceededError
 
@@ -25,8 +24,7 @@ _LINE_FEED = 0x0A
 _MAX_RETRY_DIGITS = 18
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSentEvent:
+class ServerSentEvent(NamedTuple):
     """One event as the standard dispatches it."""
 
     event: str = "message"
