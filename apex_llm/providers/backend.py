@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
-from apex_llm.errors import ApexLlmError, InvalidRequestError
+from apex_llm.errors import ApexLlmError, ConfigurationError, InvalidRequestError
 from apex_llm.protocol.sigv4 import percent_encode
 from apex_llm.providers.endpoints import Endpoint, is_metadata
 from apex_llm.transport.classify import ClassifyLayer
@@ -47,6 +47,7 @@ class Backend:
         self,
         *,
         http_client: Any,
+        max_connections: int | None,
         trust_env: bool,
         environ: Mapping[str, str],
         ssl_context: ssl.SSLContext | None,
@@ -56,8 +57,16 @@ class Backend:
         expected_content_type: Callable[[HttpRequest], str | None],
         obey_should_retry: bool = False,
     ) -> None:
+        if max_connections is not None and max_connections < 1:
+            raise ConfigurationError(f"max_connections must be None or at least 1, not {max_connections}.")
+        if max_connections is not None and http_client is not None:
+            raise ConfigurationError(
+                "Both max_connections= and http_client= were given.",
+                hint="Set the limit of connections where the client is made: httpx.Limits(max_connections=...).",
+            )
         self.environ = environ
         self._http_client = http_client
+        self._max_connections = max_connections
         self._trust_env = trust_env
         self._ssl_context = ssl_context
         self._observe = ObserveLayer(*observers)
@@ -80,6 +89,7 @@ class Backend:
                 trust_env=self._trust_env,
                 environ=self.environ,
                 ssl_context=self._ssl_context,
+                max_connections=self._max_connections,
             )
             self._senders[origin] = sender
         return sender

@@ -198,6 +198,8 @@ class AzureOpenAIProvider(SyncLlmProvider["AsyncAzureOpenAIProvider"]):
         resource_id: ``/subscriptions/…/accounts/…``, for listing deployments through the management plane.
         deployments: Which model stands behind a deployment: ``{"my-deployment": "gpt-5-mini"}``. Learned otherwise.
         http_client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to send with; stays yours to close.
+        max_connections: The most connections at a time, on each event loop; more calls wait until one is free, or until
+            their deadline. As many as there are calls if left out. A client of your own has a limit of its own.
         timeout: Seconds for a whole call, or a ``Timeout``.
         retry: A ``RetryPolicy``; ``None`` switches retries off.
         limits: ``Limits``: retry quota, rates, concurrency, breaker. Shared by all that are given the same object.
@@ -230,6 +232,7 @@ class AzureOpenAIProvider(SyncLlmProvider["AsyncAzureOpenAIProvider"]):
         resource_id: str | None = None,
         deployments: Mapping[str, str] | None = None,
         http_client: Any = None,
+        max_connections: int | None = None,
         timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
         retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
         limits: Limits | None = None,
@@ -256,6 +259,7 @@ class AzureOpenAIProvider(SyncLlmProvider["AsyncAzureOpenAIProvider"]):
                 resource_id=resource_id,
                 deployments=deployments,
                 http_client=http_client,
+                max_connections=max_connections,
                 timeout=timeout,
                 retry=retry,
                 limits=limits,
@@ -299,6 +303,8 @@ class BedrockProvider(SyncLlmProvider["AsyncBedrockProvider"]):
         families: For ARNs that hide their model: ``{"arn:…": "anthropic.claude-sonnet-4-6"}``.
         aliases: Your own short names for model ids; they come before ours.
         http_client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to send with; stays yours to close.
+        max_connections: The most connections at a time, on each event loop; more calls wait until one is free, or until
+            their deadline. As many as there are calls if left out. A client of your own has a limit of its own.
         timeout: Seconds for a whole call, or a ``Timeout``.
         retry: A ``RetryPolicy``; ``None`` switches retries off. Else ``AWS_MAX_ATTEMPTS`` attempts, or three.
         limits: ``Limits``: retry quota, rates, concurrency, breaker. Shared by all that are given the same object.
@@ -330,6 +336,7 @@ class BedrockProvider(SyncLlmProvider["AsyncBedrockProvider"]):
         families: Mapping[str, str] | Sequence[tuple[str, str]] = (),
         aliases: Mapping[str, str] | None = None,
         http_client: Any = None,
+        max_connections: int | None = None,
         timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
         retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
         limits: Limits | None = None,
@@ -355,6 +362,7 @@ class BedrockProvider(SyncLlmProvider["AsyncBedrockProvider"]):
                 families=families,
                 aliases=aliases,
                 http_client=http_client,
+                max_connections=max_connections,
                 timeout=timeout,
                 retry=retry,
                 limits=limits,

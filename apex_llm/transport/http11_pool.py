@@ -139,9 +139,10 @@ class OriginPool:
             place.cancel()
             if isinstance(error, TimeoutError):
                 raise RequestTimeoutError(
-                    f"No connection to {self._origin.host} became free by the call's deadline.",
-                    phase="total",
-                    hint="Raise max_connections.",
+                    f"None of the {self._settings.max_connections} connections to {self._origin.host} became free "
+                    "by the call's deadline.",
+                    phase="queue",
+                    hint="Start fewer calls at a time, or raise max_connections= or the timeout.",
                 ) from error
             raise
 

@@ -191,7 +191,7 @@ async def _send(client: Any, outgoing: Any, *, host: str, deadline: float, head_
         raise
 
 
-async def proxied_client(proxy_url: str, ssl_context: ssl.SSLContext) -> Any:
+async def proxied_client(proxy_url: str, ssl_context: ssl.SSLContext, *, max_connections: int | None = None) -> Any:
     """An ``httpx.AsyncClient`` that sends everything through ``proxy_url`` and reads nothing from the environment.
 
     Raises:
@@ -205,7 +205,7 @@ async def proxied_client(proxy_url: str, ssl_context: ssl.SSLContext) -> Any:
             verify=ssl_context,
             trust_env=False,
             follow_redirects=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=50.0),
+            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=100, keepalive_expiry=50.0),
         )
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         raise ConfigurationError(

@@ -50,7 +50,7 @@ def sender_for(
         trust_env: Whether proxies and certificate roots named in ``environ`` are used.
         environ: ``os.environ`` unless given.
         ssl_context: Replaces the default TLS set-up, also towards a proxy.
-        max_connections: To the origin; see ``Http11Sender``.
+        max_connections: To the origin, or to the proxy before it; see ``Http11Sender``.
     """
     if http_client is not None:
         from apex_llm.transport.httpx_sender import HttpxSender
@@ -69,7 +69,7 @@ def sender_for(
     load_context = ContextLoader(trust)
 
     async def client() -> Any:
-        return await proxied_client(proxy, ssl_context or await load_context())
+        return await proxied_client(proxy, ssl_context or await load_context(), max_connections=max_connections)
 
     return HttpxSender(client_factory=client)
 

@@ -86,6 +86,8 @@ class AzureOpenAIProvider(BaseLlmProvider):
         resource_id: ``/subscriptions/…/accounts/…``, for listing deployments through the management plane.
         deployments: Which model stands behind a deployment: ``{"my-deployment": "gpt-5-mini"}``. Learned otherwise.
         http_client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to send with; stays yours to close.
+        max_connections: The most connections at a time, on each event loop; more calls wait until one is free, or until
+            their deadline. As many as there are calls if left out. A client of your own has a limit of its own.
         timeout: Seconds for a whole call, or a ``Timeout``.
         retry: A ``RetryPolicy``; ``None`` switches retries off.
         limits: ``Limits``: retry quota, rates, concurrency, breaker. Shared by all that are given the same object.
@@ -119,6 +121,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
         resource_id: str | None = None,
         deployments: Mapping[str, str] | None = None,
         http_client: Any = None,
+        max_connections: int | None = None,
         timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
         retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
         limits: Limits | None = None,
@@ -159,6 +162,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
             self._surface(api_base, api_version, environ)  # only to refuse early what cannot be used
         self._backend = Backend(
             http_client=http_client,
+            max_connections=max_connections,
             trust_env=trust_env,
             environ=environ,
             ssl_context=ssl_context,

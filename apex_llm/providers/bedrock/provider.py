@@ -89,6 +89,8 @@ class BedrockProvider(BaseLlmProvider):
         families: For ARNs that hide their model: ``{"arn:…": "anthropic.claude-sonnet-4-6"}``.
         aliases: Your own short names for model ids; they come before ours.
         http_client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to send with; stays yours to close.
+        max_connections: The most connections at a time, on each event loop; more calls wait until one is free, or until
+            their deadline. As many as there are calls if left out. A client of your own has a limit of its own.
         timeout: Seconds for a whole call, or a ``Timeout``.
         retry: A ``RetryPolicy``; ``None`` switches retries off. Else ``AWS_MAX_ATTEMPTS`` attempts, or three.
         limits: ``Limits``: retry quota, rates, concurrency, breaker. Shared by all that are given the same object.
@@ -120,6 +122,7 @@ class BedrockProvider(BaseLlmProvider):
         families: Mapping[str, str] | Sequence[tuple[str, str]] = (),
         aliases: Mapping[str, str] | None = None,
         http_client: Any = None,
+        max_connections: int | None = None,
         timeout: float | Timeout | NotGiven | None = NOT_GIVEN,
         retry: RetryStrategy | NotGiven | None = NOT_GIVEN,
         limits: Limits | None = None,
@@ -168,6 +171,7 @@ class BedrockProvider(BaseLlmProvider):
         self._allow_insecure = allow_insecure
         self._backend = Backend(
             http_client=http_client,
+            max_connections=max_connections,
             trust_env=trust_env,
             environ=environ,
             ssl_context=ssl_context,
