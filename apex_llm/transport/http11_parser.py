@@ -47,6 +47,7 @@ class ResponseParser:
         "_body_length",
         "_chunked",
         "_fed",
+        "_fields",
         "_head_only",
         "_head_size",
         "_head_tail",
@@ -107,7 +108,8 @@ class ResponseParser:
         self._body_length: int | None = None
         self._received = 0
         self.status = 0
-        self.headers = []
+        self._fields: list[tuple[str, str]] = []
+        self.headers = self._fields
         self.head_complete = False
         self.complete = False
         self.reusable = False
@@ -182,6 +184,8 @@ class ResponseParser:
         self._parse(data)
         fed = self._fed
         if not self.head_complete:
+            if self.failure is None and (failure := self._too_many_headers()):
+                self._fail(failure)
             # Interim answers count as part of the head: a server may not send them without end.
             self._head_size += len(data)
             self._head_tail = (self._head_tail + data)[-3:]
@@ -226,17 +230,7 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or one trailer."""
-        if self.head_complete:
-            self._trailer_size += len(name) + len(value) + 4
-            return
-        text = self._names.get(name)
-        if text is None:
-            text = self._learn(name)
-        headers = self.headers
-        headers.append((text, value.decode("latin-1")))
-        if len(headers) > MAX_HEADERS:
-            self._fail(LimitExceededError(f"{self._peer} sent over {MAX_HEADERS} headers.", limit="headers"))
-            raise _Stop
+        self._fields.append((self._names.get(name) or self._learn(name), value.decode("latin-1")))
 
     def _learn(self, name: bytes) -> str:
         text = name.lower().decode("latin-1")
@@ -252,20 +246,27 @@ class ResponseParser:
         if status < 200:
             self._begin_interim(status)
             return
-        failure = self._check_framing()
+        failure = self._too_many_headers() or self._check_framing()
         if failure is not None:
             self._fail(failure)
             raise _Stop
         self.status = status
         self.head_complete = True
+        self._fields = []  # of trailers, from here on
         if self._head_only:
             self.complete = True
             raise _Stop
 
+    def _too_many_headers(self) -> ApexLlmError | None:
+        if len(self.headers) <= MAX_HEADERS:
+            return None
+        self.headers.clear()
+        return LimitExceededError(f"{self._peer} sent over {MAX_HEADERS} headers.", limit="headers")
+
     def _begin_interim(self, status: int) -> None:
         self._interim = True
         self._interims += 1
-        self.headers = []
+        self.headers = self._fields = []
         if status == 101 or status < 100:
             self._fail(ProtocolError(f"{self._peer} answered with status {status}, which nobody asked for."))
             raise _Stop
@@ -323,6 +324,8 @@ class ResponseParser:
     def _measure_chunk_lines(self, length: int, body_length: int) -> None:
         """Bound extensions (256 bytes a chunk on average over one feeding, and each across feedings) and trailers."""
         fed = self._fed
+        if self._fields:
+            self._trailer_size = sum([len(name) + len(value) + 4 for name, value in self._fields])
         marks = fed.count(b"")
         limit = MAX_CHUNK_EXTENSION_BYTES * max(1, marks - 1)
         if fed and fed[0]:

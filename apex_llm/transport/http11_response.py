@@ -185,6 +185,10 @@ class Http11Response:
 
     async def read_all(self, *, limit: int) -> bytes:
         """The rest of the body; ``LimitExceededError`` beyond ``limit`` bytes."""
+        exchange = self._exchange
+        if exchange.complete and len(exchange.pieces) == 1 and exchange.queued <= limit:
+            # What a small answer is: all of it came with the head.
+            return exchange.pieces.pop()
         parts: list[bytes] = []
         size = 0
         while data := await self.read():
@@ -193,7 +197,7 @@ class Http11Response:
                 self.close()
                 raise LimitExceededError(f"The response body is larger than {limit} bytes.", limit="body", phase="body")
             parts.append(data)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def close(self) -> None:
         """Be done with it; a body that has not ended closes its connection."""

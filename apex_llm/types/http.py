@@ -17,6 +17,7 @@ __all__ = [
     "Timeout",
 ]
 
+import functools
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol, TypeAlias
 
@@ -34,13 +35,18 @@ class Origin(msgspec.Struct, frozen=True):
     @property
     def authority(self) -> str:
         """The ``Host`` header: the port is left out where it is the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
+        return _authority(self)
 
     @property
     def url(self) -> str:
         """``https://host[:port]``, without a path."""
         return f"{self.scheme}://{self.authority}"
+
+
+@functools.lru_cache(maxsize=256)  # each call asks for the same one
+def _authority(origin: Origin) -> str:
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    return host if origin.port == (443 if origin.scheme == "https" else 80) else f"{host}:{origin.port}"
 
 
 class Timeout(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ __all__ = [
     "JsonSchemaFormat",
     "Media",
     "ToolCallBuilder",
+    "Turn",
     "arguments_as_object",
     "conversation",
     "image_format",

@@ -75,9 +75,6 @@ class BlockWriter:
         return {"cachePoint": {"type": "default", "ttl": point.ttl} if point.ttl else {"type": "default"}}
 
     def _user(self, parts: list[Part]) -> list[_Block]:
-        if len(parts) == 1 and isinstance(parts[0], TextPart):
-            block = self._said_by_user(parts[0])
-            return [] if block is None else [block]
         blocks: list[_Block] = []
         is_result: list[bool] = []
         has_document = False

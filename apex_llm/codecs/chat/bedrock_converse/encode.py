@@ -8,6 +8,7 @@ from typing import Any
 
 from apex_llm.codecs.chat._claude import Sampling, claude_sampling, claude_thinking, claude_tool_choice
 from apex_llm.codecs.chat._common import (
+    Turn,
     conversation,
     json_schema_format,
     leave_out,
@@ -32,15 +33,21 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
     """
     warnings: list[str] = []
     family = family_of(model)
-    system, turns = conversation(
-        request.messages,
-        system_messages=family.claude is not None and family.claude.system_messages,
-        warnings=warnings,
-    )
-    writer = BlockWriter(family, warnings)
-    body: dict[str, Any] = {"messages": writer.messages(turns)}
-    if system and (blocks := _system_blocks(system, writer)):
-        body["system"] = blocks
+    body: dict[str, Any] = {}
+    turns: list[Turn] = []
+    if said := _only_text(request):
+        # What most requests are; the long way round comes to the same.
+        body["messages"] = [{"role": "user", "content": [{"text": said}]}]
+    else:
+        system, turns = conversation(
+            request.messages,
+            system_messages=family.claude is not None and family.claude.system_messages,
+            warnings=warnings,
+        )
+        writer = BlockWriter(family, warnings)
+        body["messages"] = writer.messages(turns)
+        if blocks := _system_blocks(system, writer):
+            body["system"] = blocks
 
     additional = _reasoning(request, family, warnings)
     thinking = bool(additional) and additional.get("thinking", {}).get("type") in {"enabled", "adaptive"}
@@ -51,7 +58,7 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
         additional.update(family_top_k(family, sampling.top_k, warnings))
 
     has_own_tools = request.extra_body is not None and "toolConfig" in request.extra_body
-    history = {} if has_own_tools else tools_in_history(turns)
+    history = {} if has_own_tools or not turns else tools_in_history(turns)
     if request.tools or request.tool_choice is not None or history:
         choice = claude_tool_choice(request, family.claude, warnings, thinking=thinking)
         if tool_config := _tool_config(request, choice, family, history, additional, warnings):
@@ -75,6 +82,15 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
     if request.extra_body is not None:
         merge_extra_body(body, request.extra_body)
     return encode_json(body, what="The request"), tuple(warnings)
+
+
+def _only_text(request: ChatRequest) -> str | None:
+    """The text of a request that has one message with one text in it."""
+    messages = request.messages
+    if len(messages) != 1 or messages[0].role != "user" or len(messages[0].parts) != 1:
+        return None
+    part = messages[0].parts[0]
+    return part.text if isinstance(part, TextPart) and part.text.strip() else None
 
 
 def _system_blocks(system: list[Part], writer: BlockWriter) -> list[dict[str, Any]]:
