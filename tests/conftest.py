@@ -1,4 +1,4 @@
-"""What every test may rely on: no cloud variables from outside, and an emulator when asked for."""
+"""What every test may rely on: no cloud variables from outside, an emulator when asked for, and no secret shown."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from canaries import CanaryWatch
 
 from apex_llm.emulator import Emulator
 
 _FOREIGN = ("AWS_", "AZURE_", "OPENAI_", "IDENTITY_", "MSI_", "APEX_LLM_")
 _PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Every test is watched for secrets that come out of it."""
+    config.pluginmanager.register(CanaryWatch(), "canaries")
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,14 @@ __all__ = ["PluginHandle"]
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
+from apex_llm.keys.tracebacks import clears_tracebacks
+
 
 class _Retrieve(Protocol):
     def __call__(self, handle: PluginHandle, operation: str, service: str, model: str | None) -> Any: ...
 
 
+@clears_tracebacks
 class PluginHandle:
     """One plugin's access to the key manager, minted by the host with ``ApiKeyManager.plugin_handle(name)``.
 

@@ -20,6 +20,7 @@ from apex_llm.keys.document import Document, Grant, Kind, Record, Value, Version
 from apex_llm.keys.handles import PluginHandle
 from apex_llm.keys.permissions import Decision, decide, granted_services
 from apex_llm.keys.reports import CredentialInfo
+from apex_llm.keys.tracebacks import clears_tracebacks
 from apex_llm.keys.unlockers import generate_master_key
 from apex_llm.keys.upkeep import Upkeep
 from apex_llm.types.secrets import Secret
@@ -42,6 +43,7 @@ class CreatedStore(NamedTuple):
     """``AGE-SECRET-KEY-1…``: show it once, to be kept on paper. It is stored nowhere."""
 
 
+@clears_tracebacks
 class ApiKeyManager(Upkeep):
     """An encrypted store of API keys and OAuth tokens, with permissions for plugins and an audit log.
 
@@ -484,6 +486,7 @@ class ApiKeyManager(Upkeep):
         return None if expires is None else float(expires)
 
 
+@clears_tracebacks
 class ProviderAccess:
     """What a provider needs of a manager, and no more. Made by ``ApiKeyManager.provider_access``."""
 

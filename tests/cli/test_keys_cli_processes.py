@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from canaries import PASSPHRASE
 
 from apex_llm.keys import ApiKeyManager
 
@@ -28,7 +29,6 @@ import termios
 
 MASTER_KEY = base64.b64encode(bytes(range(1, 33))).decode()
 SECRET = "sk-canary-1f7e2b"
-PASSPHRASE = "correct horse battery"
 COMMAND = [sys.executable, "-m", "apex_llm.cli", "keys"]
 _SECONDS = 60.0
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import os
 import sys
 from pathlib import Path
 
+from canaries import MASTER_KEY as MASTER_KEY
+from canaries import STORED_SECRET
+
 from apex_llm.keys import UnlockerStatus
 from apex_llm.keys.os_layer import OsLayer
 
 FULL = os.environ.get("APEX_LLM_FULL") == "1"  # read before a fixture cleans the environment; see scripts/check-keys
-MASTER_KEY = base64.b64encode(bytes(range(32))).decode()
-VALUE = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"}
+VALUE = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": STORED_SECRET}
 WORKER = Path(__file__).with_name("key_worker.py")
 
 

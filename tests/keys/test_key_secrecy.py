@@ -136,6 +136,7 @@ def test_the_rooms_own_logging_shows_no_secret(filled: ApiKeyManager, home: Path
     assert_clean(caplog.text)
 
 
+@pytest.mark.shows_secrets("writes them into a log, to see the filter take them out")
 @pytest.mark.parametrize("position", range(12))
 def test_the_filter_knows_every_spelling(filled: ApiKeyManager, position: int) -> None:
     stream = io.StringIO()

@@ -33,6 +33,7 @@ def fresh(home: Path, **options) -> ApiKeyManager:
     return ApiKeyManager(home, master_key=MASTER_KEY, **options)
 
 
+@pytest.mark.shows_secrets("calls decrypt() itself, behind the door where tracebacks are cleared")
 def test_every_flipped_bit_is_noticed(home: Path) -> None:
     """K4. All bits of the file in the full form, a sample of them in the gate."""
     manager = fresh(home)
@@ -65,6 +66,7 @@ def test_a_changed_store_is_refused_and_never_written(manager: ApiKeyManager, ho
     assert (home / "store.age").read_bytes() == bytes(content)
 
 
+@pytest.mark.shows_secrets("calls decrypt() itself, behind the door where tracebacks are cleared")
 def test_every_cut_and_every_tail_is_noticed(manager: ApiKeyManager, home: Path) -> None:
     """K5."""
     content = (home / "store.age").read_bytes()
@@ -210,6 +212,7 @@ def test_a_genuine_file_with_something_else_inside_is_refused(home: Path, name: 
     assert "CANARY" not in f"{caught.value!r} {caught.value} {caught.value.__cause__!r}"
 
 
+@pytest.mark.shows_secrets("calls decrypt() itself, behind the door where tracebacks are cleared")
 def test_mutated_stores_give_typed_errors_only(manager: ApiKeyManager, home: Path) -> None:
     """K18, on the bytes: flips, cuts, doubled and swapped pieces, and lines of other headers."""
     content = (home / "store.age").read_bytes()
