@@ -146,6 +146,7 @@ _ERROR_MEMBER: Final = b'"error"'
 _USUAL: Final = (b'{"choices"', b'{"id"', b'{"type":"response.')
 """How chunks and events begin that hold no error, or one that the format's decoder finds: the search costs
 as much as everything else here."""
+_USUAL_LINES: Final = tuple([b"data: " + beginning for beginning in _USUAL])
 
 
 class SseFraming:
@@ -159,19 +160,14 @@ class SseFraming:
     __slots__ = ("_decoder", "_model", "_provider")
 
     def __init__(self, *, model: str | None = None, provider: str = "azure_openai") -> None:
-        self._decoder = SseDecoder()
+        self._decoder = SseDecoder(usual=_USUAL_LINES)
         self._model = model
         self._provider = provider
 
     def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
         """Name and data of each event that is complete."""
         events = self._decoder.feed_raw(data)
-        if not isinstance(events, list):
-            return self._checked(events)
-        for name, payload in events:
-            if name == "error" or not payload.startswith(_USUAL):
-                return self._checked(events)
-        return iter(events)
+        return iter(events) if self._decoder.usual_only else self._checked(events)
 
     def finish(self) -> Iterator[tuple[str, bytes]]:
         """A ``[DONE]`` that came without its empty line; raises ``StreamTruncatedError`` for half an event."""

@@ -41,6 +41,7 @@ class SseDecoder:
 
     Args:
         max_event_bytes: The longest event, and so the longest line, that is kept.
+        usual: How the lines begin of events that are of one line, and that the caller need not look at twice.
     """
 
     __slots__ = (
@@ -50,10 +51,12 @@ class SseDecoder:
         "_max_event_bytes",
         "_single_lines",
         "_started",
+        "_usual",
         "discarded",
         "last_event_id",
         "replaced_bad_utf8",
         "retry",
+        "usual_only",
     )
 
     discarded: int
@@ -61,10 +64,14 @@ class SseDecoder:
     last_event_id: str
     retry: int | None
     """Milliseconds that the server asked to wait before reconnecting."""
+    usual_only: bool
+    """Whether all events of the last ``feed_raw`` began as ``usual`` says."""
     replaced_bad_utf8: bool
     """Whether something was not UTF-8, and U+FFFD was put in its place."""
 
-    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES, usual: tuple[bytes, ...] = (b"data: ",)) -> None:
+        self._usual = usual
+        self.usual_only = True
         self.discarded = 0
         self.last_event_id = ""
         self.retry = None
@@ -101,10 +108,15 @@ class SseDecoder:
         blocks, ascii_only = self._take(data)
         events: list[tuple[str, bytes]] = []
         plain = ascii_only and self._single_lines
+        usual = self._usual
+        self.usual_only = self._error is None
         for block in blocks:
-            if plain and block[:6] == b"data: ":
+            if plain and block.startswith(usual):
                 events.append(("message", block[6:]))
-            elif (event := self._event(block, ascii_only=ascii_only)) is not None:
+                continue
+            self.usual_only = False
+            event = self._event(block, ascii_only=ascii_only)
+            if event is not None:
                 events.append(event)
         return events if self._error is None else _given(events, self._error)
 
