@@ -21,7 +21,15 @@ import msgspec
 from apex_llm.codecs.base import ChatCodec
 from apex_llm.errors import ApexLlmError, ConfigurationError, ContentFilteredError, InvalidRequestError
 from apex_llm.providers.endpoints import Endpoint
-from apex_llm.streaming import EventStream, Exchange, TextStream, open_exchange, request_id_of
+from apex_llm.streaming import (
+    EventStream,
+    Exchange,
+    TextStream,
+    open_exchange,
+    place_in_body,
+    request_id_in,
+    request_id_of,
+)
 from apex_llm.transport.authenticate import new_invocation_id
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.retry import RetryPolicy, RetryStrategy, run_attempts
@@ -359,8 +367,11 @@ class BaseLlmProvider(ABC):
 
         async def understand(outgoing: HttpRequest) -> ChatResponse:
             response = await plane.send(outgoing)
-            body = await read_body(response)
-            answer = route.codec.decode(body)
+            try:
+                answer = route.codec.decode(await read_body(response))
+            except ApexLlmError as error:
+                place_in_body(error, response)
+                raise
             self._learn_from_answer(resolved, answer)
             return msgspec.structs.replace(
                 answer,
@@ -413,6 +424,7 @@ class BaseLlmProvider(ABC):
         except ApexLlmError as error:
             error.provider = error.provider or self.name
             error.model = error.model or request.model
+            error.request_id = error.request_id or request_id_in(error.headers)
             raise
 
     async def _open(self, request: ChatRequest, on_route: Callable[[Route], None]) -> Exchange:

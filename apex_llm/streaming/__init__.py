@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["Accumulator", "EventStream", "Exchange", "TextStream", "open_exchange", "request_id_of"]
+__all__ = [
+    "Accumulator",
+    "EventStream",
+    "Exchange",
+    "TextStream",
+    "open_exchange",
+    "place_in_body",
+    "request_id_in",
+    "request_id_of",
+]
 
 from apex_llm.streaming.accumulator import Accumulator
-from apex_llm.streaming.exchange import Exchange, open_exchange, request_id_of
+from apex_llm.streaming.exchange import Exchange, open_exchange, place_in_body, request_id_in, request_id_of
 from apex_llm.streaming.streams import EventStream, TextStream

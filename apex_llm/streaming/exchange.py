@@ -7,10 +7,10 @@ that of ``streams``.
 
 from __future__ import annotations
 
-__all__ = ["Exchange", "open_exchange", "request_id_of"]
+__all__ = ["Exchange", "open_exchange", "place_in_body", "request_id_in", "request_id_of"]
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from apex_llm.codecs.base import StreamDecoder
@@ -144,7 +144,11 @@ def _meaningful(events: Sequence[StreamEvent]) -> bool:
 
 def request_id_of(response: HttpResponse) -> str | None:
     """The id that the provider's support asks for, under any of the names in use."""
-    headers = response.headers.to_dict()
+    return request_id_in(response.headers.to_dict())
+
+
+def request_id_in(headers: Mapping[str, str]) -> str | None:
+    """The same, among headers with names in lower case."""
     return headers.get("x-amzn-requestid") or headers.get("apim-request-id") or headers.get("x-request-id")
 
 
@@ -162,13 +166,18 @@ async def open_exchange(
     exchange = Exchange(response, framing(), decoder(), request=request)
     try:
         await exchange.understand(until=until)
-    except RequestTimeoutError as error:
-        if error.phase == "idle":
-            error.phase = "first_byte"
-        raise
     except ApexLlmError as error:
-        error.request_id = error.request_id or exchange.request_id
-        if not error.headers:
-            error.headers = response.headers.to_dict()
+        if isinstance(error, RequestTimeoutError) and error.phase == "idle":
+            error.phase = "first_byte"
+        place_in_body(error, response)
         raise
     return exchange
+
+
+def place_in_body(error: ApexLlmError, response: HttpResponse) -> None:
+    """Say of an error in a body, of which nothing was handed over, which answer it was."""
+    if error.phase is None or error.phase == "mid-stream":
+        error.phase = "body"
+    error.request_id = error.request_id or request_id_of(response)
+    if not error.headers:
+        error.headers = response.headers.to_dict()

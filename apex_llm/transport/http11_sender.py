@@ -22,7 +22,7 @@ from apex_llm.transport.http11_request import HeadWriter
 from apex_llm.transport.http11_response import Exchange, Http11Response
 from apex_llm.transport.resolver import Address, Resolver
 from apex_llm.transport.tls import ContextLoader, TrustRoots
-from apex_llm.types.http import HttpRequest, HttpResponse, Origin
+from apex_llm.types.http import Headers, HttpRequest, HttpResponse, Origin
 
 _NOT_IN_HOSTS = frozenset(" /?#@\\")
 _SCHEMES = frozenset({"http", "https"})
@@ -120,6 +120,8 @@ class Http11Sender:
             if error is None or (exchange.status and exchange.streamed):
                 return Http11Response(exchange)
             if replaced or not (connection.used and _was_stale(exchange, error)):
+                if exchange.status:
+                    error.headers = Headers(tuple(exchange.headers)).to_dict()  # whose body broke
                 raise error
             # The server had closed it while it was idle, as servers may: nothing was answered, nothing is counted.
             replaced = True

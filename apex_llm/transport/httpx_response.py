@@ -169,7 +169,11 @@ class HttpxResponse:
 
     async def prefetch(self) -> None:
         """Hold the body, up to what a reader that is slow may leave waiting."""
-        held = await self._gather(HELD)
+        try:
+            held = await self._gather(HELD)
+        except ApexLlmError as error:
+            error.headers = self.headers.to_dict()
+            raise
         self._pieces = [held] if held else []
 
     def _get_deadline(self) -> float | None:

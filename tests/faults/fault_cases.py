@@ -134,7 +134,26 @@ def observe(
     observation = run(column, call, arguments)
     observation.seconds = time.monotonic() - began
     observation.seen = replace(observation.seen, sends=len(emulator.requests))
+    if observation.error is not None:
+        _check_facts(observation.error, column, sends=len(emulator.requests))
     return observation
+
+
+def _check_facts(error: ApexLlmError, column: Column, *, sends: int) -> None:
+    """What every error says of itself, whatever it is."""
+    assert error.provider == ("bedrock" if column.wire == "bedrock" else "azure_openai")
+    assert error.model
+    if isinstance(error, StreamInterruptedError) and error.partial is not None:
+        assert error.phase == "mid-stream"
+        assert error.events_seen > 0
+        assert error.attempts == error.partial.attempts
+        assert error.__cause__ is not None or isinstance(error, apex_llm.StreamTruncatedError)
+    elif not isinstance(error, apex_llm.RequestTimeoutError):
+        assert error.phase in {"head", "body"}
+    # A deadline may pass before a slow machine has sent what it meant to.
+    assert error.attempts == sends or isinstance(error, apex_llm.RequestTimeoutError)
+    if error.phase in {"body", "mid-stream"} or error.status:
+        assert error.request_id, error
 
 
 def _asynchronous(column: Column, call: str, arguments: dict[str, Any]) -> Observation:
