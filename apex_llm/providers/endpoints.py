@@ -39,6 +39,8 @@ def parse_endpoint(url: str, *, name: str, allow_insecure: bool = False) -> tupl
     Raises:
         InvalidEndpointError: It is not an address that we may send credentials to.
     """
+    if "#" in url:
+        raise _bad(name, "carries a fragment (#...)", "Leave out everything from the # on.")
     scheme, host, port, path, query = _taken_apart(url, name)
     if not _is_host(host):
         raise _bad(name, f"has no usable host name ({host[:80]!r})", "Write it as https://host[:port].")
@@ -102,8 +104,6 @@ def _parts(url: str, name: str) -> tuple[str, str, int | None, str, str]:
         raise _bad(name, f"has the scheme {parts.scheme!r}", "Write it as https://host[:port].")
     if parts.username is not None or parts.password is not None:
         raise _bad(name, "carries a user name or password", "Pass credentials by their own arguments.")
-    if parts.fragment:
-        raise _bad(name, "carries a fragment (#...)", "Leave out everything from the # on.")
     return parts.scheme, host, port, parts.path, parts.query
 
 
