@@ -9,23 +9,22 @@ from functools import partial
 
 from benchmarks import clients
 from benchmarks.harness import Benchmark, Case, Figures, Host, Plan, in_child
-from benchmarks.load import calls, loaded
+from benchmarks.load import calls, closed, loaded
 
 _WIDTHS = {"one": 1, "hundred": 100}
 _MODEL = "bench.call"
 
 
-def measure_here(case: Case, plan: Plan, port: int) -> Figures:
+def measure_here(case: Case, plan: Plan, host: Host) -> Figures:
     """In the child: microseconds of CPU for a call."""
 
     async def main() -> Figures:
         figures: Figures = {}
-        client = clients.make(case.wire, case.variant, port=port, width=max(_WIDTHS.values()))
+        client = clients.make(case.wire, case.variant, clients.Target(host.port, width=max(_WIDTHS.values())))
         for name, width in _WIDTHS.items():
             load = partial(_load, client, width)
-            figures[f"{case.wire}_{name}"] = await loaded(load, plan=plan, port=port, width=width)
-        if not client.blocking:
-            await client.close()
+            figures[f"{case.wire}_{name}"] = await loaded(load, plan=plan, port=host.port, width=width)
+        await closed(client)
         return figures
 
     return asyncio.run(main())

@@ -58,9 +58,9 @@ class Heartbeat:
             last, last_cpu = now, cpu
 
 
-def measure_here(case: Case, plan: Plan, port: int) -> Figures:
+def measure_here(case: Case, plan: Plan, host: Host) -> Figures:
     """In the child: the longest gap in milliseconds, and what came along with it."""
-    heartbeat = asyncio.run(_watched(case.variant, plan, port))
+    heartbeat = asyncio.run(_watched(case.variant, plan, host.port))
     if case.variant.endswith("import") and "aiobotocore" not in sys.modules:
         raise RuntimeError("aiobotocore was not imported.")
     gaps = sorted(heartbeat.gaps)
@@ -78,7 +78,7 @@ async def _watched(variant: str, plan: Plan, port: int) -> Heartbeat:
     wanted = set(variant.split(", "))
     # An application imports its client before its loop runs; what the client loads later is its own affair.
     name = "aiobotocore" if "aiobotocore" in wanted else "apex_llm"
-    client = clients.make("bedrock", name, port=port, width=plan.streams)
+    client = clients.make("bedrock", name, clients.Target(port, width=plan.streams))
     async with Heartbeat() as heartbeat:
         if variant == "heartbeat alone":
             await asyncio.sleep(1)
@@ -155,7 +155,7 @@ BENCHMARK = Benchmark(
         Case("", "streams, at once"),
         Case("", "streams, refresh"),
         Case("", "streams, refresh, import", "aiobotocore"),
-        Case("", "aiobotocore", "aiobotocore"),
+        Case("", "aiobotocore", "aiobotocore", "aiobotocore"),
     ),
     measure=_measure,
 )

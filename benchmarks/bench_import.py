@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["BENCHMARK", "HEAVY", "heavy_modules"]
+__all__ = ["BENCHMARK", "HEAVY", "best_of", "heavy_modules"]
 
 import os
 import time
+from collections.abc import Callable
 
+from benchmarks.clients import case_of
 from benchmarks.harness import Benchmark, Case, Figures, Host, Plan, spawn
 
 HEAVY = ("httpx", "pydantic", "botocore", "asyncio")
@@ -18,21 +20,35 @@ _STATEMENTS = {
     "apex_llm, a provider": "from apex_llm import BedrockProvider",
     "asyncio": "import asyncio, ssl",
     "httpx": "import httpx",
-    "aiobotocore": "import aiobotocore.session",
+    "httpx2": "import httpx2",
+    "aiohttp": "import aiohttp",
     "boto3": "import boto3",
+    "aiobotocore": "import aiobotocore.session",
     "openai": "import openai",
+    "anthropic": "import anthropic",
+    "langchain-aws": "from langchain_aws import ChatBedrockConverse",
+    "pydantic-ai": "from pydantic_ai.models.bedrock import BedrockConverseModel",
+    "litellm": "import litellm",
 }
+_ENOUGH_SECONDS = 3.0
 
 
 def _measure(case: Case, plan: Plan, host: Host) -> Figures:
+    return {"import": best_of(plan.starts, lambda: _one(case, host))}
+
+
+def best_of(starts: int, one: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """The shortest of so many processes; of fewer, if they take long."""
+    runs: list[dict[str, float]] = []
+    while len(runs) < starts and sum(run["value"] for run in runs) < _ENOUGH_SECONDS * 1000:
+        runs.append(one())
+    return min(runs, key=lambda run: run["value"])
+
+
+def _one(case: Case, host: Host) -> dict[str, float]:
     statement = _STATEMENTS[case.variant]
-    runs = [_one(statement, host) for _ in range(plan.starts)]
-    return {"import": min(runs, key=lambda run: run["value"])}
-
-
-def _one(statement: str, host: Host) -> dict[str, float]:
     began = time.perf_counter()
-    child = spawn(["-c", statement], environ=host.environ)
+    child = spawn(["-c", statement], environ=host.environ, environment=case.environment)
     # wait4 tells what the child used, which a wait by subprocess would throw away.
     _, status, usage = os.wait4(child.pid, 0)
     wall = time.perf_counter() - began
@@ -62,7 +78,7 @@ BENCHMARK = Benchmark(
     unit="ms",
     metrics={"import": "Import"},
     cases=tuple(
-        Case("", variant, None if variant.startswith(("apex_llm", "python", "asyncio")) else variant)
+        Case("", variant) if variant.startswith(("apex_llm", "python", "asyncio")) else case_of("", variant)
         for variant in _STATEMENTS
     ),
     measure=_measure,

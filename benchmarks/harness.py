@@ -6,7 +6,7 @@ its own and in a new order each time, so that whatever else the machine does fal
 
 from __future__ import annotations
 
-__all__ = ["ROOT", "Benchmark", "Case", "Figures", "Host", "Plan", "in_child", "spawn"]
+__all__ = ["ROOT", "Benchmark", "Case", "Figures", "Host", "Plan", "finish", "in_child", "running", "spawn"]
 
 import contextlib
 import json
@@ -17,7 +17,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
+
+from benchmarks.environments import interpreter
 
 ROOT = Path(__file__).resolve().parents[1]
 _CHILD_SECONDS = 300.0
@@ -38,6 +40,8 @@ class Plan:
     """Never more calls or streams than this for one figure."""
     pieces: int = 1000
     """Pieces of text in a stream."""
+    long_seconds: float = 4.0
+    """CPU time over which a figure should not be taken: slow clients read shorter streams, and fewer sizes."""
     paced: str = "paced-100x10"
     streams: int = 200
     """Streams beside the heartbeat."""
@@ -45,6 +49,18 @@ class Plan:
     """How each of them is sent."""
     starts: int = 3
     """Processes started for one figure of a start, of which the best counts."""
+    slow: Sequence[int] = (1000, 5000)
+    """How many slow streams are open at a time."""
+    slow_mode: str = "paced-50x20"
+    slow_seconds: float = 60.0
+    """When those are given up."""
+    lengths: Sequence[int] = (1000, 10_000, 100_000)
+    widths: Sequence[int] = (10, 100, 1000)
+    """Lengths of a stream, and numbers of open ones, over which growth is shown."""
+    tidy: bool = True
+    """Collect garbage before each figure."""
+    patience: float = 8.0
+    """Seconds; a peer that takes longer is not measured again in later rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +70,9 @@ class Case:
     wire: str
     variant: str
     needs: str | None = None
-    """A package without which the case is left out."""
+    """A module without which the case is left out."""
+    environment: str = ""
+    """Where it lives; see ``benchmarks.environments``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +93,18 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Where to measure: the server's port, and the environment in which clients run."""
+    """Where to measure: the server's ports, and the environment in which clients run."""
 
     port: int
     environ: Mapping[str, str]
+    tls_port: int = 0
+    authority: str = ""
+    """The file of the authority that the server's certificate is from."""
+
+    def tls_environ(self) -> dict[str, str]:
+        """``environ`` in which every client trusts that authority."""
+        names = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+        return {**self.environ, **dict.fromkeys(names, self.authority)}
 
 
 def cores() -> tuple[int, int] | None:
@@ -107,14 +133,19 @@ def running() -> Iterator[Host]:
         }
         # A developer's own profiles and proxies must neither help nor hurt; the clients get what they need in code.
         environ |= {"HOME": home, "AWS_EC2_METADATA_DISABLED": "true", "PYTHONDONTWRITEBYTECODE": ""}
+        # litellm would fetch its table of prices from the network.
+        environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
         if pair:
             pin(pair[1])
-        server = spawn(["-m", "benchmarks.wire_server"], environ=environ)
+        authority, certificate = _certificates(Path(home))
+        server = spawn(["-m", "benchmarks.wire_server", *certificate], environ=environ)
         try:
             if pair:
                 pin(pair[0])
             assert server.stdout is not None
-            yield Host(int(server.stdout.readline()), environ)
+            port = int(server.stdout.readline())
+            tls_port = int(server.stdout.readline()) if certificate else 0
+            yield Host(port, environ, tls_port, authority)
         finally:
             if allowed:
                 os.sched_setaffinity(0, allowed)
@@ -122,10 +153,22 @@ def running() -> Iterator[Host]:
             server.communicate()
 
 
-def spawn(arguments: Sequence[str], *, environ: Mapping[str, str]) -> subprocess.Popen[str]:
-    """This Python with other arguments, in the root of the checkout; its standard output is a pipe."""
+def _certificates(folder: Path) -> tuple[str, list[str]]:
+    """The file of a new authority, and the arguments by which the server gets its certificate of it."""
+    try:
+        import trustme
+    except ImportError:
+        return "", []
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    authority.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    return str(folder / "authority.pem"), ["--certificate", str(folder / "server.pem")]
+
+
+def spawn(arguments: Sequence[str], *, environ: Mapping[str, str], environment: str = "") -> subprocess.Popen[str]:
+    """The Python of ``environment`` with arguments, in the root of the checkout; its standard output is a pipe."""
     return subprocess.Popen(
-        [sys.executable, *arguments],
+        [interpreter(environment), *arguments],
         cwd=ROOT,
         env=dict(environ),
         stdout=subprocess.PIPE,
@@ -134,12 +177,18 @@ def spawn(arguments: Sequence[str], *, environ: Mapping[str, str]) -> subprocess
     )
 
 
-def in_child(module: str, case: Case, plan: Plan, host: Host) -> Figures:
-    """What ``measure_here(case, plan, port)`` of a module gives in a fresh process."""
-    work = json.dumps({"case": asdict(case), "plan": asdict(plan), "port": host.port})
-    child = spawn(["-m", "benchmarks.harness", module, work], environ=host.environ)
+def in_child(module: str, case: Case, plan: Plan, host: Host, *, tls: bool = False) -> Figures:
+    """What ``measure_here(case, plan, host)`` of a module gives in a fresh process of the case's environment."""
+    ports = {"port": host.port, "tls_port": host.tls_port}
+    work = json.dumps({"case": asdict(case), "plan": asdict(plan), "ports": ports})
+    environ = host.tls_environ() if tls else host.environ
+    child = spawn(["-m", "benchmarks.harness", module, work], environ=environ, environment=case.environment)
     try:
         output, errors = child.communicate(timeout=_CHILD_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
+        raise RuntimeError(f"{module}, {case.wire}, {case.variant} took more than {_CHILD_SECONDS:g} s") from None
     except BaseException:
         child.kill()
         child.communicate()
@@ -150,13 +199,30 @@ def in_child(module: str, case: Case, plan: Plan, host: Host) -> Figures:
     return figures
 
 
+def finish(figures: Figures) -> NoReturn:
+    """Hand the figures over and end this process at once, whatever its threads still wait for."""
+    sys.stdout.write(f"\n{json.dumps(figures)}\n")
+    sys.stdout.flush()
+    os._exit(0)
+
+
 def _main(module: str, work: str) -> None:
     import importlib
 
+    _many_files()
     given: dict[str, Any] = json.loads(work)
     measure = importlib.import_module(module).measure_here
-    figures = measure(Case(**given["case"]), Plan(**given["plan"]), given["port"])
-    sys.stdout.write(f"\n{json.dumps(figures)}\n")
+    figures = measure(Case(**given["case"]), Plan(**given["plan"]), Host(environ=os.environ, **given["ports"]))
+    finish(figures)
+
+
+def _many_files() -> None:
+    """5,000 streams are as many files."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ __all__ = ["AzureLimit", "BedrockLimit", "Signer"]
 import asyncio
 import hashlib
 import hmac
+import ssl
 import struct
 import time
 import zlib
@@ -141,14 +142,15 @@ class _Connection(asyncio.Protocol):
 
 
 class _Pool:
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
+        self._host, self._port, self._context = host, port, context
         self._idle: list[_Connection] = []
 
     async def take(self) -> _Connection:
         if self._idle:
             return self._idle.pop()
-        _, connection = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._context)
         return connection
 
     def give_back(self, connection: _Connection) -> None:
@@ -217,18 +219,29 @@ _checksum_at = struct.Struct(">I").unpack_from
 class BedrockLimit:
     """Converse and ConverseStream."""
 
-    def __init__(self, *, host: str, port: int, access_key_id: str, secret_access_key: str, region: str) -> None:
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        access_key_id: str,
+        secret_access_key: str,
+        region: str,
+        body: bytes = BEDROCK_BODY,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self._authority = f"{host}:{port}"
         self._signer = Signer(access_key_id, secret_access_key, region=region, host=self._authority)
-        self._pool = _Pool(host, port)
+        self._body = body
+        self._pool = _Pool(host, port, context)
 
     def _request(self, path: str, accept: str) -> bytes:
-        date, authorization = self._signer.sign(path, BEDROCK_BODY)
+        date, authorization = self._signer.sign(path, self._body)
         head = (
             f"POST {path} HTTP/1.1\r\nhost: {self._authority}\r\ncontent-type: application/json\r\naccept: {accept}\r\n"
-            f"x-amz-date: {date}\r\nauthorization: {authorization}\r\ncontent-length: {len(BEDROCK_BODY)}\r\n\r\n"
+            f"x-amz-date: {date}\r\nauthorization: {authorization}\r\ncontent-length: {len(self._body)}\r\n\r\n"
         )
-        return head.encode() + BEDROCK_BODY
+        return head.encode() + self._body
 
     async def call(self, model: str) -> str:
         """The text of one answer."""
@@ -262,7 +275,7 @@ class BedrockLimit:
                 position = end
             rest = data[position:]
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connections."""
         self._pool.close()
 
@@ -287,18 +300,28 @@ _decode_completion = msgspec.json.Decoder(_Completion).decode
 class AzureLimit:
     """Chat completions on a dated version of Azure OpenAI, with an API key."""
 
-    def __init__(self, *, host: str, port: int, api_key: str, api_version: str) -> None:
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        api_key: str,
+        api_version: str,
+        body: bytes = AZURE_BODY,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self._head = (
             f"POST /openai/deployments/%s/chat/completions?api-version={api_version} HTTP/1.1\r\n"
             f"host: {host}:{port}\r\ncontent-type: application/json\r\naccept: %s\r\napi-key: {api_key}\r\n"
             "content-length: %d\r\n\r\n"
         )
-        self._pool = _Pool(host, port)
+        self._body = body
+        self._pool = _Pool(host, port, context)
 
     async def call(self, deployment: str) -> str:
         """The text of one answer."""
-        head = self._head % (deployment, "application/json", len(AZURE_BODY))
-        completion = _decode_completion(await self._pool.whole(head.encode() + AZURE_BODY))
+        head = self._head % (deployment, "application/json", len(self._body))
+        completion = _decode_completion(await self._pool.whole(head.encode() + self._body))
         message = completion.choices[0].message
         return (message.content if message else None) or ""
 
@@ -316,6 +339,6 @@ class AzureLimit:
                 if choices and (delta := choices[0].delta) is not None and delta.content:
                     yield delta.content
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connections."""
         self._pool.close()

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["calls", "first_pieces", "loaded", "pieces_of", "streams"]
+__all__ = [
+    "calls",
+    "closed",
+    "first_pieces",
+    "loaded",
+    "pieces_of",
+    "resident_kb",
+    "server_told",
+    "streams",
+    "tidy",
+    "us_per_piece",
+]
 
 import asyncio
 import gc
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Plan
@@ -54,6 +67,14 @@ async def streams(client: Any, model: str, *, count: int, width: int, pieces: in
         check(sum(1 for _ in client.texts(model)))
 
     await _shared(one_blocking if client.blocking else one, count=count, width=width, blocking=client.blocking)
+
+
+async def closed(client: Any) -> None:
+    """Close it, whether it blocks or not."""
+    if client.blocking:
+        client.close()
+    else:
+        await client.close()
 
 
 async def first_pieces(client: Any, model: str, *, count: int) -> list[float]:
@@ -115,7 +136,7 @@ async def loaded(
     Args:
         load: Does so many calls or streams.
         plan: How long to measure.
-        port: The server's, to ask for its own CPU time.
+        port: The server's plain one, to ask for its own CPU time.
         width: How many calls or streams are under way at a time.
         units: Units (pieces of text) in one call or stream.
         count: How many to measure; found by a pilot if left out.
@@ -132,11 +153,11 @@ async def loaded(
         await load(pilot)
         each = max((time.process_time() - began) / pilot, 1e-6)
         count = int(min(max(plan.seconds / each, width), plan.most))
-    gc.collect()
-    server_began, wall_began, began = _server_cpu(port), time.perf_counter(), time.process_time()
+    tidy(plan)
+    server_began, wall_began, began = server_told(port)[0], time.perf_counter(), time.process_time()
     await load(count)
     spent, wall = time.process_time() - began, time.perf_counter() - wall_began
-    server = _server_cpu(port) - server_began
+    server = server_told(port)[0] - server_began
     total = count * units
     return {
         "value": round(spent / total * 1e6, 3),
@@ -147,8 +168,34 @@ async def loaded(
     }
 
 
-def _server_cpu(port: int) -> float:
+def tidy(plan: Plan) -> None:
+    """Begin a figure without other people's garbage."""
+    if plan.tidy:
+        gc.collect()
+
+
+async def us_per_piece(client: Any, *, pieces: int = 100) -> float:
+    """A first guess, from one stream."""
+    began = time.process_time()
+    await streams(client, f"bench.burst-{pieces}", count=1, width=1, pieces=pieces)
+    return (time.process_time() - began) / pieces * 1e6
+
+
+def server_told(port: int) -> tuple[float, float]:
+    """The server's CPU time in seconds, and how late 99 of 100 of its pieces were sent since it was last asked."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"GET /cpu HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = connection.recv(1024)
-    return float(answer.partition(b"\r\n\r\n")[2])
+    cpu, late = answer.partition(b"\r\n\r\n")[2].split()
+    return float(cpu), float(late)
+
+
+def resident_kb() -> float:
+    """The memory that this process has now; the most that it ever had where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except OSError:
+        import resource
+
+        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1024
