@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         MissingCredentialsError,
         ModelNotFoundError,
         ModelTimeoutError,
+        NoKeyStoreError,
         NoUnlockerError,
         OverloadedError,
         PermissionDeniedError,
@@ -111,10 +112,10 @@ _ROOMS = {
         "ApexLlmError AuthenticationError ConfigurationError ConnectionFailedError ContentFilteredError "
         "ContextWindowExceededError EventStreamError IdleTimeoutError InvalidEndpointError InvalidRequestError "
         "KeyAccessDeniedError KeyStoreError LimitExceededError LockedError MissingCredentialsError "
-        "ModelNotFoundError ModelTimeoutError NoUnlockerError OverloadedError PermissionDeniedError "
-        "PermissionsTooOpenError ProtocolError QueueFullError QuotaExceededError RateLimitError RequestError "
-        "RequestTimeoutError ResponseFormatError SseError StreamInterruptedError StreamTruncatedError TamperedError "
-        "TransientError UnknownModelError UnsupportedFormatError WrongPassphraseError"
+        "ModelNotFoundError ModelTimeoutError NoKeyStoreError NoUnlockerError OverloadedError "
+        "PermissionDeniedError PermissionsTooOpenError ProtocolError QueueFullError QuotaExceededError RateLimitError "
+        "RequestError RequestTimeoutError ResponseFormatError SseError StreamInterruptedError StreamTruncatedError "
+        "TamperedError TransientError UnknownModelError UnsupportedFormatError WrongPassphraseError"
     ),
     "apex_llm.keys.handles": "PluginHandle",
     "apex_llm.keys.manager": "ApiKeyManager",
@@ -190,6 +191,7 @@ __all__ = [
     "ModelInfo",
     "ModelNotFoundError",
     "ModelTimeoutError",
+    "NoKeyStoreError",
     "NoUnlockerError",
     "NotGiven",
     "Observer",

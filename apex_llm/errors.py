@@ -32,6 +32,7 @@
     │  ├─ ResponseFormatError        the body is not what the service documents
     │  └─ LimitExceededError         larger than we are willing to read; .limit
     └─ KeyStoreError                 the key store could not be read or written
+       ├─ NoKeyStoreError            there is none yet
        ├─ WrongPassphraseError       the passphrase or key does not open it
        ├─ TamperedError              it was damaged, changed or put back from an older state
        ├─ UnsupportedFormatError     it is no key store, or one that this version does not read
@@ -63,6 +64,7 @@ __all__ = [
     "MissingCredentialsError",
     "ModelNotFoundError",
     "ModelTimeoutError",
+    "NoKeyStoreError",
     "NoUnlockerError",
     "OverloadedError",
     "PermissionDeniedError",
@@ -350,6 +352,10 @@ class LimitExceededError(ProtocolError):
 
 class KeyStoreError(ApexLlmError):
     """The key store could not be read or written."""
+
+
+class NoKeyStoreError(KeyStoreError):
+    """There is no key store there, and there never was one: make it first."""
 
 
 class WrongPassphraseError(KeyStoreError):

@@ -8,15 +8,17 @@ store is opened. Sits beside ``transport`` and ``credentials``, and knows neithe
 from __future__ import annotations
 
 __all__ = [
-    "Anchor", "ApiKeyManager", "AuditEntry", "CreatedStore", "CredentialInfo", "Grant", "ImportReport", "Keyring",
-    "KeyringAnchor", "MasterKey", "MigrationReport", "Passphrase", "PluginHandle", "ProviderAccess", "RedactingFilter",
-    "Redactor", "RotationStatus", "StoreStatus", "Unlocker", "UnlockerStatus", "Verification", "prompt_passphrase",
+    "Anchor", "ApiKeyManager", "AuditEntry", "AuditMode", "CreatedStore", "CredentialInfo", "Grant", "ImportReport",
+    "Keyring", "KeyringAnchor", "MasterKey", "MigrationReport", "Passphrase", "PluginHandle", "ProviderAccess",
+    "RedactingFilter", "Redactor", "RotationStatus", "StoreStatus", "Unlocker", "UnlockerStatus", "Verification",
+    "check_name", "find_keyring", "prompt_passphrase",
 ]  # fmt: skip
 
 from apex_llm.keys.audit import AuditEntry
-from apex_llm.keys.document import Grant
+from apex_llm.keys.custodian import AuditMode
+from apex_llm.keys.document import Grant, check_name
 from apex_llm.keys.handles import PluginHandle
-from apex_llm.keys.keyrings import KeyringAnchor
+from apex_llm.keys.keyrings import KeyringAnchor, find_keyring
 from apex_llm.keys.manager import ApiKeyManager, CreatedStore, ProviderAccess
 from apex_llm.keys.passphrase import prompt_passphrase
 from apex_llm.keys.redaction import RedactingFilter, Redactor

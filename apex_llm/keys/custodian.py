@@ -145,13 +145,11 @@ class Custodian:
         """Open the store now, and not when it is first used.
 
         Raises:
-            KeyStoreError: It does not open, or there is none.
+            NoKeyStoreError: There is none.
+            KeyStoreError: It does not open.
         """
         if self._vault.snapshot() is None:
-            raise KeyStoreError(
-                f"There is no key store in {self.path}.",
-                hint="Make one with ApiKeyManager.create(), or on the command line with: apex-llm keys init",
-            )
+            raise self._vault.no_store()
 
     def close(self) -> None:
         """Save the head of the audit log, and forget keys and secrets.

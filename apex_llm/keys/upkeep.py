@@ -19,7 +19,15 @@ from apex_llm.keys.files import Directory
 from apex_llm.keys.migration import DEFAULT_LEGACY_FILE, read_legacy, retire_legacy
 from apex_llm.keys.reports import ImportReport, MigrationReport, RotationStatus, StoreStatus, Verification
 from apex_llm.keys.transfer import Bundle, read_bundle, write_bundle
-from apex_llm.keys.unlockers import SEALED_IDENTITY, MasterKey, Passphrase, PassphraseSource, Unlocker, read_master_key
+from apex_llm.keys.unlockers import (
+    SEALED_IDENTITY,
+    Keyring,
+    MasterKey,
+    Passphrase,
+    PassphraseSource,
+    Unlocker,
+    read_master_key,
+)
 from apex_llm.keys.vault import BACKUPS, STORE_FILE, STORE_TWINS
 from apex_llm.types.secrets import Secret
 
@@ -115,13 +123,18 @@ class Upkeep(Custodian):
         self._change("rotate_encryption_keys", date)
 
     def rotate_master_key(
-        self, *, passphrase: PassphraseSource | None = None, master_key: str | Secret | None = None
+        self,
+        *,
+        passphrase: PassphraseSource | None = None,
+        master_key: str | Secret | None = None,
+        keyring: bool = False,
     ) -> Secret | None:
         """Make a new master key and encrypt the store to it. Backups under the former key are removed.
 
         Args:
             passphrase: Protect the new key with this passphrase from now on.
             master_key: The new master key, which you have put where ``APEX_LLM_MASTER_KEY`` will find it.
+            keyring: Keep the new key in the system's keyring from now on.
 
         Returns:
             ``None`` where the store's own unlocker holds the new key. Where only you can put it in place
@@ -129,11 +142,12 @@ class Upkeep(Custodian):
             store until it is first saved by a process that was given the new one.
 
         Raises:
+            NoUnlockerError: There is no keyring that works. The store is as it was.
             KeyStoreError: The store is as it was.
         """
         self.unlock()
-        if passphrase is not None and master_key is not None:
-            raise ConfigurationError("Give passphrase= or master_key=, not both.")
+        if (passphrase is not None) + (master_key is not None) + keyring > 1:
+            raise ConfigurationError("Give one of passphrase=, master_key= and keyring=True.")
         document, current = self._vault.snapshot(), self._vault.opened_by
         if document is None or current is None:
             raise NoUnlockerError("The store is not open.")
@@ -143,9 +157,12 @@ class Upkeep(Custodian):
             target = MasterKey(master_key, {})
         elif passphrase is not None:
             target = Passphrase(passphrase)
+        elif keyring:
+            target = next((each for each in self._vault.unlockers if isinstance(each, Keyring)), Keyring())
         elif self._vault.opens_with_recovery(document):
             raise ConfigurationError(
-                "The store was opened with its recovery key.", hint="Give passphrase= or master_key= for the new key."
+                "The store was opened with its recovery key.",
+                hint="Give passphrase=, master_key= or keyring=True for the new key.",
             )
         identity = new_identity()
         if isinstance(target, MasterKey):
@@ -359,7 +376,7 @@ class Upkeep(Custodian):
         self.unlock()
         document = self._vault.snapshot()
         if document is None:
-            raise KeyStoreError(f"There is no key store in {self.path}.")
+            raise self._vault.no_store()
         bundle = Bundle.of(document, services)
         self._note(document, "export", service=" ".join(sorted(bundle.credentials)[:20]))
         write_bundle(

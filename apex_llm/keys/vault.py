@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from apex_llm.errors import KeyStoreError, NoUnlockerError, TamperedError, WrongPassphraseError
+from apex_llm.errors import KeyStoreError, NoKeyStoreError, NoUnlockerError, TamperedError, WrongPassphraseError
 from apex_llm.keys.agefile import MAX_FILE_BYTES, check_header, decrypt, encrypt, new_identity, recipient_of
 from apex_llm.keys.audit import AUDIT_FILE
 from apex_llm.keys.document import AuditHead, Document, new_document, read_document, write_document
@@ -320,13 +320,14 @@ class Vault:
         """
         with self._guarded(), self._transaction() as (directory, loaded):
             if loaded is None:
-                raise self._no_store()
+                raise self.no_store()
             result = apply(loaded.document)
             self._save(directory, loaded.document, loaded if backup else None, head=head)
             return result
 
-    def _no_store(self) -> KeyStoreError:
-        return KeyStoreError(
+    def no_store(self) -> NoKeyStoreError:
+        """The error for a store that was never made."""
+        return NoKeyStoreError(
             f"There is no key store in {self.path}.",
             hint="Make one with ApiKeyManager.create(), or on the command line with: apex-llm keys init",
         )
@@ -345,7 +346,7 @@ class Vault:
                 self._settle(directory)
         except FileNotFoundError:
             self._check_absence([])
-            raise self._no_store() from None
+            raise self.no_store() from None
 
     def _remember_lock(self, descriptor: int | None) -> None:
         self._lock_descriptor = descriptor
@@ -432,7 +433,7 @@ class Vault:
         """
         with self._guarded():
             if self.snapshot() is None:
-                raise self._no_store()
+                raise self.no_store()
             former, source = list(self._identities), self.opened_by
             put_both, put_new = target.prepare([[new, *former], [new]])
             with self._transaction() as (directory, loaded):

@@ -14,11 +14,12 @@ import pytest
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
 
+import apex_llm.keys
 from apex_llm.cli.application import application, run
 from apex_llm.cli.exit_codes import ExitCode
 from apex_llm.cli.keys import keys
 from apex_llm.cli.keys.child import environment_of
-from apex_llm.cli.keys.session import Session
+from apex_llm.cli.keys.session import _HINTS, Session
 from apex_llm.keys import ApiKeyManager
 
 MASTER_KEY = base64.b64encode(bytes(range(1, 33))).decode()
@@ -651,3 +652,18 @@ def test_the_debian_package_opens_what_the_command_made(shell: Shell, tmp_path: 
         pytest.skip("the command age is not installed")
 
     assert json.loads(done.stdout)["credentials"]["github"]["api_key"]["current"]["value"] == SECRET
+
+
+def test_moving_the_master_key_to_a_keyring_that_is_not_there_says_what_else_can_be_done(shell: Shell) -> None:
+    ended = shell("rotate", "--master-key", "--to-keyring")
+    assert ended.code == ExitCode.AUTHENTICATION, ended
+    assert "keyring cannot be used" in ended.err
+    assert "--new-passphrase" in ended.err
+    shell.good("list")  # it still opens
+
+
+def test_advice_is_given_in_the_words_of_the_command_line() -> None:
+    """Each piece of the library's advice that is replaced is one that the library gives."""
+    library = " ".join(path.read_text() for path in Path(apex_llm.keys.__file__).parent.glob("*.py"))
+    for spoken in _HINTS:
+        assert f'"{spoken}"' in library, spoken

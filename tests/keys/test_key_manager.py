@@ -14,7 +14,13 @@ import pytest
 from keys_support import FULL, MASTER_KEY, VALUE, Clock
 
 import apex_llm
-from apex_llm.errors import ConfigurationError, KeyAccessDeniedError, KeyStoreError, WrongPassphraseError
+from apex_llm.errors import (
+    ConfigurationError,
+    KeyAccessDeniedError,
+    KeyStoreError,
+    NoKeyStoreError,
+    WrongPassphraseError,
+)
 from apex_llm.keys import ApiKeyManager
 from apex_llm.types.secrets import Secret
 
@@ -175,9 +181,9 @@ def test_three_backups_are_kept_and_any_can_be_put_back(manager: ApiKeyManager, 
 def test_an_existing_store_is_not_made_again(manager: ApiKeyManager, home: Path) -> None:
     with pytest.raises(KeyStoreError, match="already"):
         ApiKeyManager.create(home, master_key=MASTER_KEY)
-    with pytest.raises(KeyStoreError, match="There is no key store"):
+    with pytest.raises(NoKeyStoreError, match="There is no key store"):
         fresh(home.parent / "none", create=False).set_api_key("a", "b")
-    with pytest.raises(KeyStoreError, match="There is no key store") as caught:
+    with pytest.raises(NoKeyStoreError, match="There is no key store") as caught:
         fresh(home.parent / "none").unlock()
     assert "ApiKeyManager.create()" in str(caught.value.hint)
 

@@ -253,6 +253,29 @@ def test_a_keyring_keeps_the_key_and_follows_a_rotation(home: Path) -> None:
     assert fresh().get_api_key("aws_bedrock") == VALUE
 
 
+def test_a_master_key_can_move_into_the_keyring(home: Path) -> None:
+    backend = MemoryKeyring()
+    unlockers = [Passphrase(None), MasterKey(MASTER_KEY, {}), Keyring(backend)]
+    manager = ApiKeyManager(home, unlockers=unlockers)
+    manager.set_api_key("aws_bedrock", VALUE)
+
+    assert manager.rotate_master_key(keyring=True) is None
+    assert manager.status().opened_by == "keyring"
+    assert ApiKeyManager(home, unlockers=[Keyring(backend)]).get_api_key("aws_bedrock") == VALUE
+    with pytest.raises(WrongPassphraseError):
+        ApiKeyManager(home, unlockers=[MasterKey(MASTER_KEY, {})]).get_api_key("aws_bedrock")
+    with pytest.raises(ConfigurationError, match="one of"):
+        manager.rotate_master_key(keyring=True, passphrase="x")
+
+
+def test_without_a_keyring_a_move_there_changes_nothing(home: Path) -> None:
+    manager = ApiKeyManager(home, master_key=MASTER_KEY)
+    manager.set_api_key("aws_bedrock", VALUE)
+    with pytest.raises(NoUnlockerError, match="keyring cannot be used"):
+        manager.rotate_master_key(keyring=True)
+    assert ApiKeyManager(home, master_key=MASTER_KEY).get_api_key("aws_bedrock") == VALUE
+
+
 def test_a_keyring_that_refuses_is_an_error_of_ours(home: Path) -> None:
     class Refuses(MemoryKeyring):
         def set_password(self, service, username, password):

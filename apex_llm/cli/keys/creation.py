@@ -12,8 +12,7 @@ import click
 from apex_llm.cli.keys.output import refuse_pipe
 from apex_llm.cli.keys.session import Session, new_secret_file, pass_session
 from apex_llm.errors import KeyStoreError, NoUnlockerError
-from apex_llm.keys import ApiKeyManager, Keyring, MasterKey, Passphrase, Unlocker
-from apex_llm.keys.keyrings import find_keyring
+from apex_llm.keys import ApiKeyManager, Keyring, MasterKey, Passphrase, Unlocker, find_keyring
 from apex_llm.types.secrets import Secret
 
 _Way = Literal["master-key", "keyring", "passphrase"]

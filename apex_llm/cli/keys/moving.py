@@ -11,7 +11,6 @@ import click
 from apex_llm.cli.exit_codes import ExitCode
 from apex_llm.cli.keys.output import json_option, print_json
 from apex_llm.cli.keys.session import Session, pass_session, service_name
-from apex_llm.errors import KeyStoreError
 from apex_llm.types.secrets import Secret
 
 _LEGACY_KEY = "APEX_AGENT_MASTER_KEY"
@@ -130,14 +129,7 @@ def migrate(session: Session, file: Path | None, overwrite: bool, as_json: bool)
     with session.opened() as manager:
         key = session.environ.get(_LEGACY_KEY)
         secret = Secret(key) if key else session.ask_secret("Key of the older file", instead=_LEGACY_KEY)
-        try:
-            found = manager.migrate(file, master_key=secret, overwrite=overwrite)
-        except KeyStoreError as error:
-            if error.hint is not None and error.hint.startswith("overwrite=True"):
-                error.hint = (
-                    "--overwrite replaces them; apex-llm keys remove SERVICE removes those that you do not want."
-                )
-            raise
+        found = manager.migrate(file, master_key=secret, overwrite=overwrite)
     if as_json:
         print_json(found)
         return

@@ -50,6 +50,7 @@ _KEPT_BY_OPERATOR = "master key"
     metavar="FILE",
     help="With --master-key: write the new master key to this new file.",
 )
+@click.option("--to-keyring", is_flag=True, help="With --master-key: keep it in the system's keyring from now on.")
 @click.option("--encryption-keys", is_flag=True, help="Encrypt the store anew.")
 @click.option("--recovery-key", is_flag=True, help="Make a new recovery key; the former one opens nothing any more.")
 @click.option(
@@ -76,6 +77,7 @@ def rotate(
     new_passphrase: bool,
     new_passphrase_from: str | None,
     new_master_key_file: Path | None,
+    to_keyring: bool,
     encryption_keys: bool,
     recovery_key: bool,
     recovery_file: Path | None,
@@ -90,10 +92,11 @@ def rotate(
     chosen = [service is not None, master_key, encryption_keys, recovery_key]
     if sum(chosen) > 1:
         raise click.UsageError("Rotate one thing at a time.")
-    new_keys = [new_passphrase, new_passphrase_from is not None, new_master_key_file is not None]
+    new_keys = [new_passphrase, new_passphrase_from is not None, new_master_key_file is not None, to_keyring]
     if sum(new_keys) > 1 or (any(new_keys) and not master_key):
         raise click.UsageError(
-            "One of --new-passphrase, --new-passphrase-from and --new-master-key-file goes with --master-key."
+            "One of --new-passphrase, --new-passphrase-from, --new-master-key-file and --to-keyring goes with "
+            "--master-key."
         )
     if (recovery_file is not None or force_pipe) and not recovery_key:
         raise click.UsageError("--recovery-file and --force-pipe go with --recovery-key.")
@@ -104,7 +107,7 @@ def rotate(
     if service is not None:
         return _credential(session, service, kind, source, overlap_days)
     if master_key:
-        return _master_key(session, new_passphrase, new_passphrase_from, new_master_key_file)
+        return _master_key(session, new_passphrase, new_passphrase_from, new_master_key_file, to_keyring=to_keyring)
     if recovery_key:
         return _recovery_key(session, recovery_file, force_pipe=force_pipe)
     if encryption_keys:
@@ -130,7 +133,9 @@ def _credential(
     return ExitCode.DONE
 
 
-def _master_key(session: Session, ask: bool, passphrase_from: str | None, file: Path | None) -> int:
+def _master_key(
+    session: Session, ask: bool, passphrase_from: str | None, file: Path | None, *, to_keyring: bool
+) -> int:
     with session.opened() as manager:
         opened_by = manager.status().opened_by
         if file is not None:
@@ -140,15 +145,15 @@ def _master_key(session: Session, ask: bool, passphrase_from: str | None, file: 
             passphrase = Secret(session.read_file(passphrase_from))
         elif ask:
             passphrase = session.ask_new_passphrase("the key store", instead="--new-passphrase-from FILE")
-        elif opened_by == _KEPT_BY_OPERATOR:
+        elif opened_by == _KEPT_BY_OPERATOR and not to_keyring:
             raise click.UsageError(
                 "The store was opened with a key that only you can put in place. Give --new-master-key-file FILE, "
-                "or --new-passphrase to open it with a passphrase from now on."
+                "--new-passphrase to open it with a passphrase from now on, or --to-keyring."
             )
-        manager.rotate_master_key(passphrase=passphrase)
+        manager.rotate_master_key(passphrase=passphrase, keyring=to_keyring)
         opened_by = manager.status().opened_by
     click.echo(f"Rotated the master key. The store opens with: {opened_by}.", err=True)
-    if passphrase is not None and session.has_master_key:
+    if (passphrase is not None or to_keyring) and session.has_master_key:
         click.echo("APEX_LLM_MASTER_KEY* is still set, and opens this store no more: unset it.", err=True)
     return ExitCode.DONE
 

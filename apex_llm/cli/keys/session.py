@@ -13,14 +13,34 @@ from typing import Any
 
 import click
 
-from apex_llm.errors import ConfigurationError, KeyStoreError, NoUnlockerError, WrongPassphraseError
-from apex_llm.keys import ApiKeyManager, Keyring, MasterKey, Passphrase, Unlocker, prompt_passphrase
-from apex_llm.keys.custodian import AuditMode
-from apex_llm.keys.document import check_name
+from apex_llm.errors import ApexLlmError, ConfigurationError, KeyStoreError, NoUnlockerError, WrongPassphraseError
+from apex_llm.keys import (
+    ApiKeyManager,
+    AuditMode,
+    Keyring,
+    MasterKey,
+    Passphrase,
+    Unlocker,
+    check_name,
+    prompt_passphrase,
+)
 from apex_llm.types.secrets import Secret
 
 MASTER_KEY_VARIABLES = ("APEX_LLM_MASTER_KEY", "APEX_LLM_MASTER_KEY_FILE", "APEX_LLM_MASTER_KEY_COMMAND")
 _ATTEMPTS = 3
+# What the library advises in Python's words, in those of the command line.
+_HINTS = {
+    "Run verify().": "Run: apex-llm keys verify",
+    "delete_credential() removes one.": "apex-llm keys remove SERVICE removes one.",
+    "set_api_key() stores a first one.": "apex-llm keys set SERVICE stores a first one.",
+    "Give passphrase=, master_key= or keyring=True for the new key.": (
+        "Give --new-passphrase, --new-master-key-file FILE or --to-keyring."
+    ),
+    "overwrite=True replaces them; delete_credential() removes those that you do not want.": (
+        "--overwrite replaces them; apex-llm keys remove SERVICE removes those that you do not want."
+    ),
+    "Use a passphrase or a master key.": "Give --new-passphrase or --new-master-key-file FILE.",
+}
 _MAX_INPUT_BYTES = 1 << 20
 
 
@@ -102,7 +122,11 @@ class Session:
             except KeyStoreError:
                 if not damaged_too:
                     raise
-            yield manager
+            try:
+                yield manager
+            except ApexLlmError as error:
+                error.hint = _HINTS.get(error.hint or "", error.hint)
+                raise
 
     def _unlock(self, manager: ApiKeyManager) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
