@@ -162,8 +162,10 @@ async def open_exchange(
     """
     first_byte = request.timeout.first_byte
     until = None if first_byte is None else asyncio.get_running_loop().time() + first_byte
+    # Made before anything is sent: the first of its kind loads its module, for which there must be a descriptor.
+    frames, events = framing(), decoder()
     response = await send(request)
-    exchange = Exchange(response, framing(), decoder(), request=request)
+    exchange = Exchange(response, frames, events, request=request)
     try:
         await exchange.understand(until=until)
     except ApexLlmError as error:
