@@ -95,9 +95,12 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
         A model that declines in words of its own has answered; that is ``refusal`` without being blocked.
         """
-        if self.finish_reason is FinishReason.REFUSAL:
+        reason = self.finish_reason
+        if reason == "stop":
+            return False
+        if reason == "refusal":
             return self.raw_finish_reason == "refusal"
-        return self.finish_reason in {FinishReason.CONTENT_FILTER, FinishReason.GUARDRAIL}
+        return reason == "content_filter" or reason == "guardrail"
 
     @property
     def raw(self) -> Any:

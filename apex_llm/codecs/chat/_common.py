@@ -11,7 +11,6 @@ __all__ = [
     "JsonSchemaFormat",
     "Media",
     "ToolCallBuilder",
-    "Turn",
     "arguments_as_object",
     "conversation",
     "image_format",

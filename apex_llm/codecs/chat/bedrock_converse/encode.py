@@ -8,7 +8,6 @@ from typing import Any
 
 from apex_llm.codecs.chat._claude import Sampling, claude_sampling, claude_thinking, claude_tool_choice
 from apex_llm.codecs.chat._common import (
-    Turn,
     conversation,
     json_schema_format,
     leave_out,
@@ -31,23 +30,19 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
         request: What is asked.
         model: The id that tells the family; usually the request's own.
     """
+    if text := _only_text(request):
+        return _encode_text(text, request.max_tokens), ()
     warnings: list[str] = []
     family = family_of(model)
-    body: dict[str, Any] = {}
-    turns: list[Turn] = []
-    if said := _only_text(request):
-        # What most requests are; the long way round comes to the same.
-        body["messages"] = [{"role": "user", "content": [{"text": said}]}]
-    else:
-        system, turns = conversation(
-            request.messages,
-            system_messages=family.claude is not None and family.claude.system_messages,
-            warnings=warnings,
-        )
-        writer = BlockWriter(family, warnings)
-        body["messages"] = writer.messages(turns)
-        if blocks := _system_blocks(system, writer):
-            body["system"] = blocks
+    system, turns = conversation(
+        request.messages,
+        system_messages=family.claude is not None and family.claude.system_messages,
+        warnings=warnings,
+    )
+    writer = BlockWriter(family, warnings)
+    body: dict[str, Any] = {"messages": writer.messages(turns)}
+    if blocks := _system_blocks(system, writer):
+        body["system"] = blocks
 
     additional = _reasoning(request, family, warnings)
     thinking = bool(additional) and additional.get("thinking", {}).get("type") in {"enabled", "adaptive"}
@@ -58,15 +53,13 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
         additional.update(family_top_k(family, sampling.top_k, warnings))
 
     has_own_tools = request.extra_body is not None and "toolConfig" in request.extra_body
-    history = {} if has_own_tools or not turns else tools_in_history(turns)
+    history = {} if has_own_tools else tools_in_history(turns)
     if request.tools or request.tool_choice is not None or history:
         choice = claude_tool_choice(request, family.claude, warnings, thinking=thinking)
         if tool_config := _tool_config(request, choice, family, history, additional, warnings):
             body["toolConfig"] = tool_config
 
-    if request.response_format is not None and (
-        wanted := json_schema_format(request, warnings, format_name="Converse")
-    ):
+    if wanted := json_schema_format(request, warnings, format_name="Converse"):
         schema: dict[str, Any] = {"schema": encode_json(wanted.schema, what="response_format's schema").decode()}
         if wanted.name:
             schema["name"] = wanted.name
@@ -79,18 +72,35 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
         body["requestMetadata"] = dict(request.metadata)
     if request.seed is not None:
         leave_out(warnings, "seed", "Converse has no such option")
-    if request.extra_body is not None:
-        merge_extra_body(body, request.extra_body)
+    merge_extra_body(body, request.extra_body)
     return encode_json(body, what="The request"), tuple(warnings)
 
 
 def _only_text(request: ChatRequest) -> str | None:
-    """The text of a request that has one message with one text in it."""
+    """The text of a request that is one text of the user and asks for nothing else."""
     messages = request.messages
-    if len(messages) != 1 or messages[0].role != "user" or len(messages[0].parts) != 1:
+    if len(messages) != 1 or len(messages[0].parts) != 1:
         return None
     part = messages[0].parts[0]
-    return part.text if isinstance(part, TextPart) and part.text.strip() else None
+    if not isinstance(part, TextPart) or messages[0].role != "user" or not part.text.strip():
+        return None
+    without_options = ChatRequest(
+        model=request.model,
+        messages=messages,
+        max_tokens=request.max_tokens,
+        extra_headers=request.extra_headers,
+        extra_query=request.extra_query,
+        timeout=request.timeout,
+    )
+    return part.text if request == without_options else None
+
+
+def _encode_text(text: str, max_tokens: int | None) -> bytes:
+    """What most requests are. For every family, the long way round comes to the same."""
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": [{"text": text}]}]}
+    if max_tokens is not None:
+        body["inferenceConfig"] = {"maxTokens": max_tokens}
+    return encode_json(body, what="The request")
 
 
 def _system_blocks(system: list[Part], writer: BlockWriter) -> list[dict[str, Any]]:
