@@ -10,13 +10,15 @@ from __future__ import annotations
 __all__ = ["Exchange", "open_exchange", "place_in_body", "request_id_in", "request_id_of"]
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 from apex_llm.codecs.base import StreamDecoder
 from apex_llm.errors import ApexLlmError, RequestTimeoutError
-from apex_llm.types.events import StreamEvent, UnknownEvent
+from apex_llm.types.events import StreamEvent, StreamStarted, UnknownEvent
 from apex_llm.types.http import Framing, HttpRequest, HttpResponse, Send
+
+_BEFORE_CONTENT = frozenset({StreamStarted, UnknownEvent})
 
 
 class Exchange:
@@ -35,6 +37,8 @@ class Exchange:
         "_now",
         "_over",
         "_response",
+        "_rest",
+        "_straight",
         "_tell",
         "request",
     )
@@ -51,6 +55,9 @@ class Exchange:
         self._over = False
         self._failure: ApexLlmError | None = None
         self._first: list[StreamEvent] | None = None
+        self._rest: Iterator[tuple[str, bytes]] | None = None
+        self._straight = True
+        """Whether the next events are those of the next bytes: none are at hand, and the stream is not over."""
         self._tell: Callable[[ApexLlmError], None] | None = None
         response.deadline = request.deadline
 
@@ -68,7 +75,8 @@ class Exchange:
         """Read up to the first event that carries meaning; before it, every error is the typed error itself."""
         self._response.read_deadline = until
         try:
-            self._first = await self._events()
+            self._first = await self._events([], opening=True)
+            self._straight = False
         except BaseException:
             self.close()
             raise
@@ -82,24 +90,45 @@ class Exchange:
 
     def read(self) -> Coroutine[Any, Any, list[StreamEvent]]:
         """The next events, at least one; an empty list after the end."""
-        if self._first is not None or self._failure is not None or self._over:
+        if not self._straight:
             return self._known()
         if self._idle is not None:
             self._response.read_deadline = self._now() + self._idle
-        return self._events()
+        return self._events([])
 
     async def _known(self) -> list[StreamEvent]:
         if self._first is not None:
             events, self._first = self._first, None
+            self._straight = self._rest is None and self._failure is None and not self._over
             return events
+        if self._rest is not None:
+            rest, self._rest = self._rest, None
+            return await self._after(rest)
         if self._failure is not None:
             raise self._failure
         return []
 
-    async def _events(self) -> list[StreamEvent]:
+    async def _after(self, rest: Iterator[tuple[str, bytes]]) -> list[StreamEvent]:
+        """What is left of the bytes in which the first events came."""
+        events: list[StreamEvent] = []
+        self._straight = True
+        try:
+            for name, payload in rest:
+                events += self._decoder.feed(name, payload)
+        except ApexLlmError as error:
+            self._damaged(error)
+            if not _meaningful(events):
+                raise
+            return events
+        if _meaningful(events):
+            return events
+        if self._idle is not None:
+            self._response.read_deadline = self._now() + self._idle
+        return await self._events(events)
+
+    async def _events(self, events: list[StreamEvent], *, opening: bool = False) -> list[StreamEvent]:
         # Unknown events are handed over together with the next one that carries meaning, so
         # that a server cannot keep a dead stream alive with them.
-        events: list[StreamEvent] = []
         feed = self._decoder.feed
         while True:
             try:
@@ -109,23 +138,33 @@ class Exchange:
                 raise
             try:
                 if data:
-                    for name, payload in self._framing.feed(data):
+                    payloads = self._framing.feed(data)
+                    for name, payload in payloads:
                         events += feed(name, payload)
+                        if opening and events and type(events[-1]) not in _BEFORE_CONTENT:
+                            # Handed over at once, rather than when all that came with it is decoded.
+                            self._rest = payloads
+                            return events
                 else:
                     for name, payload in self._framing.finish():
                         events += feed(name, payload)
                     events += self._decoder.finish()
                     self._over = True
+                    self._straight = False
                     self.close()
             except ApexLlmError as error:
-                self._failure = error
-                self._broke(error)
-                self.close()
+                self._damaged(error)
                 if not _meaningful(events):
                     raise
                 return events  # what was complete before the damage is delivered first
             if self._over or (events and (type(events[-1]) is not UnknownEvent or _meaningful(events))):
                 return events
+
+    def _damaged(self, error: ApexLlmError) -> None:
+        self._failure = error
+        self._straight = False
+        self._broke(error)
+        self.close()
 
     def _broke(self, error: ApexLlmError) -> None:
         tell, self._tell = self._tell, None

@@ -259,7 +259,10 @@ class EventStream(_Stream[StreamEvent]):
         return self._batch[index]
 
     async def next_batch(self) -> list[StreamEvent]:
-        """All events that have arrived, at least one; ``[]`` at the end. For consumers that count microseconds."""
+        """The events that have arrived, at least one; ``[]`` at the end. For consumers that count microseconds.
+
+        The first content of an answer comes alone: what arrived with it is decoded after it was handed over.
+        """
         if self._index == len(self._batch) and not await self._advance():
             return []
         events = self._batch[self._index :]
@@ -335,7 +338,7 @@ class TextStream(_Stream[str]):
             raise self._blocked(response)
 
     async def next_batch(self) -> list[str]:
-        """All pieces of text that have arrived, at least one; ``[]`` at the end."""
+        """The pieces of text that have arrived, at least one, the first alone; ``[]`` at the end."""
         while True:
             texts = [event.text for event in self._batch[self._index :] if type(event) is TextDelta]
             self._index = len(self._batch)

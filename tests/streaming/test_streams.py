@@ -356,14 +356,35 @@ async def test_tool_arguments_so_far_are_in_the_partial() -> None:
     assert caught.value.partial.tool_calls == (ToolCallPart(id="c", name="f", arguments='{"a":'),)
 
 
-async def test_batches_give_all_that_arrived_together() -> None:
-    script = Script([TextDelta("a"), TextDelta("b")], [TextDelta("c")])
+async def test_batches_give_the_first_piece_at_once_and_then_all_that_arrived_together() -> None:
+    script = Script([TextDelta("a"), TextDelta("b"), TextDelta("c")], [TextDelta("d"), TextDelta("e")])
     stream = stream_over(script, TextStream)
 
-    assert await stream.next_batch() == ["a", "b"]
-    assert await stream.next_batch() == ["c"]
+    assert await stream.next_batch() == ["a"]
+    assert await stream.next_batch() == ["b", "c"]
+    assert await stream.next_batch() == ["d", "e"]
     assert await stream.next_batch() == []
-    assert stream.response.text == "abc"
+    assert stream.response.text == "abcde"
+
+
+async def test_the_first_content_does_not_wait_for_what_came_with_it() -> None:
+    """Damage behind it in the same read is not even looked at before it is handed over."""
+    script = Script([StreamStarted(), TextDelta("a"), TextDelta("b"), ConnectionFailedError("cut")])
+    stream = stream_over(script)
+
+    assert [await anext(stream), await anext(stream)] == [StreamStarted(), TextDelta("a")]
+    assert await anext(stream) == TextDelta("b")
+    with pytest.raises(StreamInterruptedError) as caught:
+        await anext(stream)
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "ab"
+
+
+async def test_unknown_events_behind_the_first_content_are_kept_for_the_next() -> None:
+    script = Script([TextDelta("a"), UnknownEvent("new", b"{}")], [TextDelta("b")])
+    stream = stream_over(script)
+
+    assert [event async for event in stream][:3] == [TextDelta("a"), UnknownEvent("new", b"{}"), TextDelta("b")]
 
 
 async def test_a_blocked_answer_ends_a_text_stream_with_an_error_not_with_silence() -> None:
