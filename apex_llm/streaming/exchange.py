@@ -77,6 +77,8 @@ class Exchange:
         try:
             self._first = await self._events([], opening=True)
             self._straight = False
+            if self._idle is None:
+                self._response.read_deadline = None  # that of the first event, and of no other
         except BaseException:
             self.close()
             raise

@@ -8,6 +8,7 @@ import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
 import pytest
 
 from apex_llm.errors import (
@@ -247,6 +248,23 @@ async def test_keep_alives_do_not_postpone_the_idle_deadline() -> None:
     waiting = script.deadlines[1:5]
     assert len(set(waiting)) == 1
     assert UnknownEvent("new", b"") in events
+
+
+async def test_the_deadline_of_the_first_event_is_not_that_of_the_next_ones() -> None:
+    """Nobody bounded the silence between them: a model that thinks in the middle must not end the stream."""
+    script = Script([TextDelta("a")], [TextDelta("b")])
+    request = msgspec.structs.replace(REQUEST, timeout=Timeout(first_byte=7.0, idle=None))
+    stream = EventStream(
+        lambda: open_exchange(script.send, request, framing=lambda: script, decoder=lambda: Decoder(script)),
+        provider="bedrock",
+        model="m",
+    )
+
+    async for _ in stream:
+        pass
+
+    assert script.deadlines[0] is not None
+    assert set(script.deadlines[1:]) == {None}
 
 
 async def test_leaving_early_closes_the_connection_at_once() -> None:
