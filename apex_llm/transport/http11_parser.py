@@ -266,7 +266,11 @@ class ResponseParser:
     def _begin_interim(self, status: int) -> None:
         self._interim = True
         self._interims += 1
+        failure = self._too_many_headers()
         self.headers = self._fields = []
+        if failure is not None:
+            self._fail(failure)
+            raise _Stop
         if status == 101 or status < 100:
             self._fail(ProtocolError(f"{self._peer} answered with status {status}, which nobody asked for."))
             raise _Stop

@@ -83,9 +83,21 @@ def test_a_long_chunk_extension_never_passes(size: int, before: int, places: lis
         HEAD + b"a" * 66_000 + b": x\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 " + b"a" * 66_000 + b"\r\nContent-Length: 0\r\n\r\n",
         HEAD + b"X: y\r\n" * 300 + b"Content-Length: 0\r\n\r\n",
+        b"HTTP/1.1 103 E\r\n" + b"X: y\r\n" * 300 + b"\r\n" + http_answer(),
         b"HTTP/1.1 103 E\r\n\r\n" * 30_000 + http_answer(),
     ],
-    ids=["one trailer", "trailers", "last extension", "zeros", "value", "name", "reason", "headers", "interim"],
+    ids=[
+        "one trailer",
+        "trailers",
+        "last extension",
+        "zeros",
+        "value",
+        "name",
+        "reason",
+        "headers",
+        "hints",
+        "interim",
+    ],
 )
 def test_sizes_are_bounded_at_every_cut(answer: bytes, step: int) -> None:
     parser = ResponseParser(peer="here")
