@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import ssl
 import sys
@@ -12,23 +13,14 @@ from typing import Any
 import pytest
 import trustme
 
-from apex_llm.emulator import FAULTS, Emulator, Fault, FaultCall, FaultConnection
+from apex_llm.emulator import Emulator, Fault, FaultCall, FaultConnection
 
 _HERE = str(Path(__file__).parent)
 if _HERE not in sys.path:
     sys.path.insert(0, _HERE)
 
-from fault_cases import (  # noqa: E402
-    BLOCKED_SECONDS,
-    BOUNDS,
-    COLUMNS,
-    FULL_TEXT,
-    Column,
-    Observation,
-    Seen,
-    expected,
-    observe,
-)
+import fault_cases  # noqa: E402
+from fault_cases import BLOCKED_SECONDS, BOUNDS, COLUMNS, Column, Observation, reseed, served_with  # noqa: E402
 from measured import Cost, measure  # noqa: E402
 
 SEED = int(os.environ.get("APEX_LLM_FAULT_SEED", "1"))
@@ -42,8 +34,9 @@ def _fault_emulator() -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def emulator(_fault_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+def emulator(_fault_emulator: Emulator, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Emulator:
     _fault_emulator.reset()
+    reseed(_fault_emulator, seed=SEED, name=request.node.name)
     for name, value in _fault_emulator.environment.items():
         monkeypatch.setenv(name, value)
     return _fault_emulator
@@ -56,26 +49,8 @@ def column(request: pytest.FixtureRequest) -> Column:
 
 @pytest.fixture
 def play(emulator: Emulator, column: Column) -> Play:
-    """``play("name")`` plays a fault to each kind of call that it strikes, and holds what is seen to the table.
-
-    Where every attempt fails and all are made, the fault is also played to the first attempt only: the
-    second must succeed. Gives what was seen, the first call's first.
-    """
-
-    def play(name: str, *, once: bool = True, **arguments: Any) -> list[Observation]:
-        observations = []
-        for call in sorted(FAULTS[name].calls):
-            observation = observe(emulator, column, name, call, **arguments)
-            wanted = expected(name, call, column)
-            assert observation.seen == wanted, f"{name}, {call}: {observation.error!r}"
-            observations.append(observation)
-            if wanted.sends == 3 and once:
-                again = observe(emulator, column, name, call, times=1, **arguments)
-                assert (again.seen, again.text) == (Seen(sends=2), FULL_TEXT), f"{name}, {call}: {again.error!r}"
-                assert again.response.attempts == 2
-        return observations
-
-    return play
+    """``play("name")`` plays a fault in this column, and holds what is seen to the table."""
+    return functools.partial(fault_cases.play, emulator, column)
 
 
 async def _fewer_chunks(connection: FaultConnection, call: FaultCall) -> None:
@@ -124,3 +99,17 @@ def client_tls(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context
+
+
+@pytest.fixture(scope="module")
+def _sealed(authority: trustme.CA) -> Iterator[Emulator]:
+    context = served_with(authority.issue_cert("localhost", "127.0.0.1"))
+    with Emulator(ssl_context=context, fault_seed=SEED) as running:
+        yield running
+
+
+@pytest.fixture
+def sealed(_sealed: Emulator, request: pytest.FixtureRequest) -> Emulator:
+    """An emulator that serves TLS."""
+    reseed(_sealed, seed=SEED, name=request.node.name)
+    return _sealed

@@ -25,10 +25,13 @@ __all__ = [
     "expected",
     "make",
     "observe",
+    "play",
+    "reseed",
     "served_with",
 ]
 
 import asyncio
+import functools
 import ssl
 import time
 from dataclasses import dataclass, replace
@@ -89,13 +92,40 @@ def served_with(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
-def make(column: Column, *, client: Any = None, **arguments: Any) -> Any:
-    """A provider of the column's twin and wire; the environment points at the emulator."""
-    arguments = {"retry": QUICK, "timeout": PATIENT, "http_client": client, **arguments}
+def make(column: Column, *, emulator: Emulator | None = None, client: Any = None, **arguments: Any) -> Any:
+    """A provider of the column's twin and wire, for ``emulator``, or else where the environment points."""
+    reached = {} if emulator is None else _reached(emulator, column)
+    arguments = {"retry": QUICK, "timeout": PATIENT, "http_client": client, **reached, **arguments}
     module: Any = apex_llm if column.twin == "async" else apex_llm.sync
     if column.wire == "bedrock":
         return module.BedrockProvider(default_model="claude", **arguments)
     return module.AzureOpenAIProvider(api_version="v1", default_deployment="chat", **arguments)
+
+
+def _reached(emulator: Emulator, column: Column) -> dict[str, Any]:
+    """Said to the provider itself, since threads that play to emulators of their own share one environment."""
+    if column.wire == "azure":
+        return {"api_base": emulator.azure_url, "api_key": emulator.api_key, "trust_env": False}
+    return {
+        "endpoint_url": emulator.bedrock_url,
+        "aws_region": emulator.region,
+        "credentials": {
+            "aws_access_key_id": emulator.access_key_id,
+            "aws_secret_access_key": emulator.secret_access_key,
+        },
+        "trust_env": False,
+    }
+
+
+@functools.cache
+def _roots() -> ssl.SSLContext:
+    """httpx reads the machine's certificates for each client, which takes longer than most plays."""
+    return ssl.create_default_context()
+
+
+def reseed(emulator: Emulator, *, seed: int, name: str) -> None:
+    """Cut from here on as for the test ``name`` and ``seed``, whatever was played before."""
+    emulator._random.seed(f"{seed} {name}")  # type: ignore[union-attr]
 
 
 @dataclass
@@ -131,12 +161,31 @@ def observe(
         emulator.script(good)
     began = time.monotonic()
     run = _blocking if column.twin == "sync" else _asynchronous
-    observation = run(column, call, arguments)
+    observation = run(column, call, {"emulator": emulator, **arguments})
     observation.seconds = time.monotonic() - began
     observation.seen = replace(observation.seen, sends=len(emulator.requests))
     if observation.error is not None:
         _check_facts(observation.error, column, sends=len(emulator.requests))
     return observation
+
+
+def play(emulator: Emulator, column: Column, name: str, *, once: bool = True, **arguments: Any) -> list[Observation]:
+    """Play a fault to each kind of call that it strikes, and hold what is seen to the table.
+
+    Where every attempt fails and all are made, the fault is also played to the first attempt only: the
+    second must succeed. Gives what was seen, the first call's first.
+    """
+    observations = []
+    for call in sorted(FAULTS[name].calls):
+        observation = observe(emulator, column, name, call, **arguments)
+        wanted = expected(name, call, column)
+        assert observation.seen == wanted, f"{name}, {call}: {observation.error!r}"
+        observations.append(observation)
+        if wanted.sends == 3 and once:
+            again = observe(emulator, column, name, call, times=1, **arguments)
+            assert (again.seen, again.text) == (Seen(sends=2), FULL_TEXT), f"{name}, {call}: {again.error!r}"
+            assert again.response.attempts == 2
+    return observations
 
 
 def _check_facts(error: ApexLlmError, column: Column, *, sends: int) -> None:
@@ -162,7 +211,7 @@ def _asynchronous(column: Column, call: str, arguments: dict[str, Any]) -> Obser
     async def run() -> Any:
         client = None
         if column.sender == "httpx":
-            client = httpx.AsyncClient(trust_env=False, verify=arguments.get("ssl_context") or True)
+            client = httpx.AsyncClient(trust_env=False, verify=arguments.get("ssl_context") or _roots())
         try:
             async with make(column, client=client, **arguments) as provider:
                 if call == "whole":

@@ -63,7 +63,7 @@ def test_rows_15_16_18_20_a_connection_in_doubt_is_never_used_again(
 
     async def calls() -> list[str]:
         client = httpx.AsyncClient(trust_env=False) if column.sender == "httpx" else None
-        async with make(column, client=client, retry=None) as provider:
+        async with make(column, emulator=emulator, client=client, retry=None) as provider:
             if call == "whole":
                 await asyncio.gather(provider.generate_text("Hi"), return_exceptions=True)
             else:
@@ -74,7 +74,7 @@ def test_rows_15_16_18_20_a_connection_in_doubt_is_never_used_again(
         return answers
 
     def blocking_calls() -> list[str]:
-        with make(column, retry=None) as provider:
+        with make(column, emulator=emulator, retry=None) as provider:
             with contextlib.suppress(ApexLlmError):
                 if call == "whole":
                     provider.generate_text("Hi")
@@ -97,7 +97,7 @@ def test_row_17_a_connection_that_was_closed_while_idle_costs_no_attempt(emulato
     async def calls() -> list[Any]:
         client = httpx.AsyncClient(trust_env=False) if column.sender == "httpx" else None
         answers = []
-        async with make(column, client=client, retry=None) as provider:
+        async with make(column, emulator=emulator, client=client, retry=None) as provider:
             for _ in range(3):
                 answers.append(await provider.chat("Hi"))
                 await asyncio.sleep(0.02)  # the end must have arrived: what is raced is the next test's matter
@@ -107,7 +107,7 @@ def test_row_17_a_connection_that_was_closed_while_idle_costs_no_attempt(emulato
 
     def blocking_calls() -> list[Any]:
         answers = []
-        with make(column, retry=None) as provider:
+        with make(column, emulator=emulator, retry=None) as provider:
             for _ in range(3):
                 answers.append(provider.chat("Hi"))
                 time.sleep(0.02)

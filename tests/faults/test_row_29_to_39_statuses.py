@@ -47,7 +47,7 @@ def test_row_33_a_nonsensical_wait_falls_back_to_jitter(play: Any, kind: str) ->
 
 
 def test_row_34_a_service_that_is_down_is_asked_three_times_and_then_less(
-    play: Any, emulator: Emulator, column: Column, monkeypatch: pytest.MonkeyPatch
+    play: Any, emulator: Emulator, column: Column
 ) -> None:
     play("unavailable")
     if column.twin == "async":

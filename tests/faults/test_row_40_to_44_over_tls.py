@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 
 import pytest
-import trustme
-from fault_cases import FULL_TEXT, IMPOSSIBLE, Column, Seen, expected, observe, served_with
+from fault_cases import FULL_TEXT, IMPOSSIBLE, Column, Seen, expected, observe
 
 from apex_llm import StreamInterruptedError
 from apex_llm.emulator import FAULTS, Emulator, Fault, FaultCall, FaultConnection
@@ -28,20 +26,6 @@ SAMPLED = [
     "glued-answer",
     "split-characters",
 ]
-
-
-@pytest.fixture(scope="module")
-def _sealed(authority: trustme.CA) -> Iterator[Emulator]:
-    context = served_with(authority.issue_cert("localhost", "127.0.0.1"))
-    with Emulator(ssl_context=context, fault_seed=1) as running:
-        yield running
-
-
-@pytest.fixture
-def sealed(_sealed: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    for name, value in _sealed.environment.items():
-        monkeypatch.setenv(name, value)
-    return _sealed
 
 
 @pytest.mark.parametrize("fault", SAMPLED)
