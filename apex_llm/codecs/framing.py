@@ -77,6 +77,8 @@ class EventStreamFraming:
                 yield from self._other_frame(name, payload)
 
     def _other_frame(self, headers: Mapping[str, HeaderValue], payload: bytes) -> Iterator[tuple[str, bytes]]:
+        if headers.get(":event-type") == "initial-response" and headers.get(":message-type", "event") == "event":
+            return
         kind = _text(headers.get(":message-type"))
         exception = _text(headers.get(":exception-type"))
         code = _text(headers.get(":error-code"))
@@ -85,9 +87,7 @@ class EventStreamFraming:
             raise bedrock_stream_failure(
                 exception or code, payload, message=message, model=self._model, region=self._region
             )
-        name = _text(headers.get(":event-type")) or ""
-        if name != "initial-response" or kind not in (None, "event"):
-            yield name, payload
+        yield _text(headers.get(":event-type")) or "", payload
 
 
 def _text(value: Any) -> str | None:

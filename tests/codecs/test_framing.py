@@ -130,6 +130,13 @@ def test_an_initial_response_is_packaging() -> None:
     assert (events, error) == ([("messageStart", b"{}")], None)
 
 
+def test_an_initial_response_is_packaging_whatever_else_its_headers_say() -> None:
+    headers = {":event-type": "initial-response", ":message-type": "event", ":error-code": "0"}
+    data = encode_message(headers, b"{}") + frame("messageStart", b"{}")
+
+    assert drain(EventStreamFraming(), [data]) == ([("messageStart", b"{}")], None)
+
+
 def test_chunks_are_unwrapped() -> None:
     events, error = drain(ChunkFraming(), [chunk(b'{"a":1}') + frame("newer", b"{}") + chunk("é".encode())])
 

@@ -433,6 +433,17 @@ def test_content_may_be_a_list_of_parts() -> None:
             {"prompt_tokens": 5.0, "completion_tokens": None, "prompt_tokens_details": {"cached_tokens": None}},
             (5, 0, 0, 0),
         ),
+        (
+            {
+                "prompt_tokens": 5,
+                "completion_tokens": 2,
+                "prompt_tokens_details": {"cached_tokens": "unknown"},
+                "prompt_cache_hit_tokens": 4,
+                "completion_tokens_details": {"reasoning_tokens": -1},
+                "reasoning_tokens": 1,
+            },
+            (5, 2, 4, 1),
+        ),
         ({}, None),
         (None, None),
         ({"total_tokens": 3}, None),

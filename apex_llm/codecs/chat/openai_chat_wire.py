@@ -188,14 +188,12 @@ def usage_of(usage: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None 
             read, written = prompt.get("cached_tokens"), prompt.get("cache_write_tokens")
         if completion := usage.get("completion_tokens_details"):
             thought = as_mapping(completion).get("reasoning_tokens")
-        read = read or usage.get("prompt_cache_hit_tokens")
-        thought = thought or usage.get("reasoning_tokens")
         return Usage(
             input_tokens=_count(usage.get("prompt_tokens")),
             output_tokens=_count(usage.get("completion_tokens")),
-            cache_read_tokens=_count(read) if read else 0,
+            cache_read_tokens=(_count(read) if read else 0) or _count(usage.get("prompt_cache_hit_tokens")),
             cache_write_tokens=_count(written) if written else 0,
-            reasoning_tokens=_count(thought) if thought else 0,
+            reasoning_tokens=(_count(thought) if thought else 0) or _count(usage.get("reasoning_tokens")),
             raw=usage,
         )
     if metrics and "inputTokenCount" in metrics:
