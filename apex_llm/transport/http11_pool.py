@@ -27,6 +27,10 @@ from apex_llm.types.http import HttpRequest, Origin
 HEAD_START_SECONDS = 0.25
 """How long an address may be alone before the next one is tried beside it (RFC 8305 section 5)."""
 
+_MOST_AT_ONCE = 128
+"""Connections that are being opened at a time. Thousands of calls that begin together would overrun the server's
+backlog, and count the time in which the loop opens the others' connections as time to connect."""
+
 _KEEP_ALIVE_OPTIONS = (("TCP_KEEPIDLE", 120), ("TCP_KEEPALIVE", 120), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
 """Load balancers and NAT gateways drop silent connections after 350 s; a long pause before a token is silent."""
 
@@ -59,6 +63,7 @@ class OriginPool:
         """Connections that are open or being opened."""
         self._closed = False
         self._read_buffer = memoryview(bytearray(_READ_SIZE))
+        self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
         self._queue: collections.deque[asyncio.Future[Http11Connection | None]] = collections.deque()
 
     @property
@@ -169,12 +174,14 @@ class OriginPool:
 
     async def _open_in_time(self, request: HttpRequest, deadline: float) -> Http11Connection:
         limit = request.timeout.connect
-        connect_deadline = math.inf if limit is None else self._loop.time() + limit
-        when = min(deadline, connect_deadline)
-        scope = asyncio.timeout_at(None if when == math.inf else when)
+        connect_deadline = math.inf
+        scope = asyncio.timeout_at(None if deadline == math.inf else deadline)
         host = self._origin.host
         try:
-            async with scope:
+            async with scope, self._turns:
+                if limit is not None:
+                    connect_deadline = self._loop.time() + limit
+                    scope.reschedule(min(deadline, connect_deadline))
                 return await self._open_now()
         except ApexLlmError:
             raise

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from raw_server import RawConnection, RawServer, Serve, answering, http_answer, threaded_server
 
@@ -27,7 +28,7 @@ from apex_llm.errors import (
     InvalidRequestError,
     RequestTimeoutError,
 )
-from apex_llm.transport import tls
+from apex_llm.transport import http11_pool, tls
 from apex_llm.transport.http11_sender import Http11Sender
 from apex_llm.transport.resolver import Address, Resolver
 from apex_llm.types.http import HttpRequest, Origin, Timeout
@@ -50,6 +51,33 @@ class Named:
         while await connection.read_request() is not None:
             await asyncio.sleep(self.slow)
             await connection.send(answer)
+
+
+async def test_connections_are_opened_a_few_at_a_time_and_waiting_for_a_turn_is_not_connecting(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of calls at once must not run out of time because of each other."""
+    monkeypatch.setattr(http11_pool, "_MOST_AT_ONCE", 4)
+    server = await serve(answering(http_answer(b"hello")))
+    dialing, most = 0, 0
+
+    async def resolve(host: str, port: int) -> Sequence[Address]:
+        nonlocal dialing, most
+        dialing += 1
+        most = max(most, dialing)
+        await asyncio.sleep(0.05)
+        dialing -= 1
+        return [(socket.AF_INET, ("127.0.0.1", port))]
+
+    sender = Http11Sender(resolver=resolve)
+    request = msgspec.structs.replace(server.request(), timeout=Timeout(connect=0.5, total=60))
+    started = time.monotonic()
+    calls = await asyncio.gather(*(call(sender, request) for _ in range(60)))
+
+    assert set(calls) == {b"hello"}
+    assert most == 4
+    assert time.monotonic() - started > 0.5
+    await sender.aclose()
 
 
 async def test_the_connection_used_last_is_lent_first(serve: Serve) -> None:
