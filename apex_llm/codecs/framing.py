@@ -42,6 +42,10 @@ class _EventFrames(FrameDecoder[Any]):
         return headers
 
 
+_SINGLY: Final = 3
+"""Frames until the first text, in most streams: the role, the beginning of a block, the text."""
+
+
 class EventStreamFraming:
     """``application/vnd.amazon.eventstream`` as ``ConverseStream`` uses it: event type and payload.
 
@@ -52,15 +56,19 @@ class EventStreamFraming:
             ``bedrock_failure`` would give.
     """
 
-    __slots__ = ("_decoder", "_model", "_region")
+    __slots__ = ("_begun", "_decoder", "_model", "_region")
 
     def __init__(self, *, model: str | None = None, region: str | None = None) -> None:
+        self._begun = False
         self._decoder = _EventFrames()
         self._model = model
         self._region = region
 
     def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
         """Event type and payload of each frame that is complete."""
+        if not self._begun:
+            self._begun = True
+            return self._opening(data)
         frames = self._decoder.feed(data)
         return frames if self._decoder.plain else self._events(frames)
 
@@ -68,6 +76,18 @@ class EventStreamFraming:
         """Nothing more; raises ``StreamTruncatedError`` for part of a frame left over."""
         self._decoder.finish()
         return iter(())
+
+    def _opening(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+        """The first bytes, with the first frames taken singly: who waits for them need not wait for all the others."""
+        position = 0
+        for _ in range(_SINGLY):
+            # Only a guess where a frame ends; whether it does is for the decoder to find out.
+            end = position + int.from_bytes(data[position : position + 4], "big")
+            if not position < end < len(data):
+                break
+            yield from self._events(self._decoder.feed(data[position:end]))
+            position = end
+        yield from self._events(self._decoder.feed(data[position:]))
 
     def _events(self, frames: Iterator[tuple[Any, bytes]]) -> Iterator[tuple[str, bytes]]:
         for name, payload in frames:
