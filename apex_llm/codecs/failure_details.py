@@ -201,20 +201,20 @@ def error_for_status(status: int) -> tuple[type[ApexLlmError], bool]:
 
 def status_phrase(status: int) -> str:
     """``HTTP 503 Service Unavailable``."""
-    from http import HTTPStatus  # as urllib.parse below: milliseconds that only failures need
-
     try:
+        from http import HTTPStatus  # as urllib.parse below: milliseconds that only failures need
+
         return f"HTTP {status} {HTTPStatus(status).phrase}"
-    except ValueError:
+    except (ValueError, ImportError, OSError):  # an error must be told even where no file can be opened
         return f"HTTP {status}"
 
 
 def unexpected_redirect(status: int, location: str | None, **facts: Any) -> ProtocolError:
     """The error for a 3xx: no redirect is followed, since it would carry credentials elsewhere."""
-    from urllib.parse import urlsplit
-
     host: str | None = None
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, ImportError, OSError):
+        from urllib.parse import urlsplit
+
         host = urlsplit(location).hostname if location else None
     target = f"to the host {shorten(host, limit=253)!r}" if host else "without naming another host"
     return ProtocolError(

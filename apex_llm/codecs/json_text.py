@@ -62,9 +62,9 @@ def raw_text(raw: msgspec.Raw, *, what: str) -> str:
 
 
 def _decode_leniently(body: bytes, type: type[_T], what: str, refusal: msgspec.MsgspecError) -> _T:  # noqa: A002
-    import json  # 3 ms that hardly any process needs
-
     try:
+        import json  # 3 ms that hardly any process needs
+
         text = json.dumps(_sanitised(json.loads(body.decode("utf-8-sig"))))
         return msgspec.json.decode(text, type=type)
     except RecursionError as error:
@@ -73,7 +73,8 @@ def _decode_leniently(body: bytes, type: type[_T], what: str, refusal: msgspec.M
         raise ResponseFormatError(f"{what} is not UTF-8 (byte {error.start} of {len(body)}).") from error
     except msgspec.ValidationError as error:
         raise ResponseFormatError(f"{what} has an unexpected shape: {error}.") from error
-    except ValueError as error:  # json.JSONDecodeError, and integers of more digits than Python converts
+    # json.JSONDecodeError, and integers of more digits than Python converts; or no file could be opened for json.
+    except (ValueError, ImportError, OSError) as error:
         raise ResponseFormatError(f"{what} is not JSON ({len(body)} bytes): {refusal}.") from error
 
 

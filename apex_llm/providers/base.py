@@ -32,6 +32,7 @@ from apex_llm.streaming import (
 )
 from apex_llm.transport.authenticate import new_invocation_id
 from apex_llm.transport.limits import Limits
+from apex_llm.transport.network_errors import load_failed
 from apex_llm.transport.retry import RetryPolicy, RetryStrategy, run_attempts
 from apex_llm.types.coerce import (
     as_messages,
@@ -124,8 +125,12 @@ class BaseLlmProvider(ABC):
             ConfigurationError: Something is missing or contradictory; the message names each source tried.
         """
         self._running_loop()
-        plane = await self._plane()
-        await self._check_credentials(plane)
+        try:
+            plane = await self._plane()
+            await self._check_credentials(plane)
+        except (ImportError, OSError) as error:
+            self._raise_if_not_loaded(error)
+            raise
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -172,7 +177,11 @@ class BaseLlmProvider(ABC):
     async def get_available_models(self) -> list[ModelInfo]:
         """Everything that can be called now: models, profiles, deployments. ``source`` says who listed it."""
         self._running_loop()
-        return await self._list_models()
+        try:
+            return await self._list_models()
+        except (ImportError, OSError) as error:
+            self._raise_if_not_loaded(error)
+            raise
 
     async def generate_text(
         self,
@@ -363,38 +372,42 @@ class BaseLlmProvider(ABC):
         return msgspec.structs.replace(request, model=name)
 
     async def _chat(self, request: ChatRequest) -> ChatResponse:
-        deadline = self._deadline(request.timeout)
-        plane = await self._plane()
-        if not request.model:
-            request = self._named(request)
-        resolved = self._resolve_now(request) or await self._resolve(request)
-        if plane.permit is not None:
-            await plane.permit(resolved, request)
-        route = self._route(plane, resolved, request, stream=False)
-
-        async def understand(outgoing: HttpRequest) -> ChatResponse:
-            response = await plane.send(outgoing)
-            try:
-                answer = route.codec.decode(await read_body(response))
-            except ApexLlmError as error:
-                place_in_body(error, response)
-                raise
-            self._learn_from_answer(resolved, answer)
-            return msgspec.structs.replace(
-                answer,
-                model=answer.model or resolved.model,
-                request_id=request_id_of(response),
-                attempts=outgoing.attempt,
-                warnings=route.warnings + answer.warnings,
-            )
-
         try:
+            deadline = self._deadline(request.timeout)
+            plane = await self._plane()
+            if not request.model:
+                request = self._named(request)
+            resolved = self._resolve_now(request) or await self._resolve(request)
+            if plane.permit is not None:
+                await plane.permit(resolved, request)
+            route = self._route(plane, resolved, request, stream=False)
+
+            async def understand(outgoing: HttpRequest) -> ChatResponse:
+                response = await plane.send(outgoing)
+                try:
+                    answer = route.codec.decode(await read_body(response))
+                except ApexLlmError as error:
+                    place_in_body(error, response)
+                    raise
+                self._learn_from_answer(resolved, answer)
+                return msgspec.structs.replace(
+                    answer,
+                    model=answer.model or resolved.model,
+                    request_id=request_id_of(response),
+                    attempts=outgoing.attempt,
+                    warnings=route.warnings + answer.warnings,
+                )
+
+            try:
+                return await self._attempts(plane, route.request, deadline, understand)
+            except InvalidRequestError as error:
+                if not self._learn(resolved, error):
+                    raise
+            route = self._route(plane, resolved, request, stream=False)
             return await self._attempts(plane, route.request, deadline, understand)
-        except InvalidRequestError as error:
-            if not self._learn(resolved, error):
-                raise
-        route = self._route(plane, resolved, request, stream=False)
-        return await self._attempts(plane, route.request, deadline, understand)
+        except (ImportError, OSError) as error:
+            self._raise_if_not_loaded(error, request.model)
+            raise
 
     async def _attempts(
         self,
@@ -435,38 +448,42 @@ class BaseLlmProvider(ABC):
             raise
 
     async def _open(self, request: ChatRequest, on_route: Callable[[Route], None]) -> Exchange:
-        deadline = self._deadline(request.timeout)
-        plane = await self._plane()
-        if not request.model:
-            request = self._named(request)
-        resolved = self._resolve_now(request) or await self._resolve(request)
-        if plane.permit is not None:
-            await plane.permit(resolved, request)
-        route = self._route(plane, resolved, request, stream=True)
-        on_route(route)
-
-        def understand(outgoing: HttpRequest) -> Awaitable[Exchange]:
-            assert route.framing is not None
-            decoder = route.codec.stream_decoder
-            if self._strict_streams:
-                from apex_llm.codecs.strict import strict_decoder
-
-                decoder = strict_decoder(decoder)
-            if outgoing.estimated_tokens:
-                from apex_llm.providers.metering import metered_decoder
-
-                settle = partial(self.limits.settle, outgoing, at_admission=self._charged_at_admission)
-                decoder = metered_decoder(decoder, settle)
-            return open_exchange(plane.send, outgoing, framing=route.framing, decoder=decoder)
-
         try:
+            deadline = self._deadline(request.timeout)
+            plane = await self._plane()
+            if not request.model:
+                request = self._named(request)
+            resolved = self._resolve_now(request) or await self._resolve(request)
+            if plane.permit is not None:
+                await plane.permit(resolved, request)
+            route = self._route(plane, resolved, request, stream=True)
+            on_route(route)
+
+            def understand(outgoing: HttpRequest) -> Awaitable[Exchange]:
+                assert route.framing is not None
+                decoder = route.codec.stream_decoder
+                if self._strict_streams:
+                    from apex_llm.codecs.strict import strict_decoder
+
+                    decoder = strict_decoder(decoder)
+                if outgoing.estimated_tokens:
+                    from apex_llm.providers.metering import metered_decoder
+
+                    settle = partial(self.limits.settle, outgoing, at_admission=self._charged_at_admission)
+                    decoder = metered_decoder(decoder, settle)
+                return open_exchange(plane.send, outgoing, framing=route.framing, decoder=decoder)
+
+            try:
+                return await self._attempts(plane, route.request, deadline, understand)
+            except InvalidRequestError as error:
+                if not self._learn(resolved, error):
+                    raise
+            route = self._route(plane, resolved, request, stream=True)
+            on_route(route)
             return await self._attempts(plane, route.request, deadline, understand)
-        except InvalidRequestError as error:
-            if not self._learn(resolved, error):
-                raise
-        route = self._route(plane, resolved, request, stream=True)
-        on_route(route)
-        return await self._attempts(plane, route.request, deadline, understand)
+        except (ImportError, OSError) as error:
+            self._raise_if_not_loaded(error, request.model)
+            raise
 
     def _deadline(self, timeout: Timeout) -> float | None:
         loop = self._running_loop()
@@ -482,6 +499,13 @@ class BaseLlmProvider(ABC):
                 provider=self.name,
                 hint="Await it under asyncio.run() or uvloop (trio is not supported), or use apex_llm.sync.",
             ) from error
+
+    def _raise_if_not_loaded(self, error: ImportError | OSError, model: str = "") -> None:
+        """What only some calls need is loaded by the first of them, which may be when no file can be opened."""
+        failure = load_failed(error)
+        if failure is not None:
+            failure.provider, failure.model = self.name, model or None
+            raise failure from error
 
     def _blocked(self, response: ChatResponse) -> ContentFilteredError:
         found = response.extra.get("content_filtered") or ()

@@ -22,7 +22,7 @@ ModelCheck: TypeAlias = "Callable[[Resolved, ChatRequest], Awaitable[None]]"
 """Returns if the call may be made; raises ``KeyAccessDeniedError`` if not."""
 
 # The geography of an inference profile says where the model runs, not which it is.
-_GEOGRAPHY = re.compile(r"\A(?:us-gov|us|ca|eu|apac|jp|au|global)\.(?=[^.]+\.)")
+_GEOGRAPHY = re.compile(r"\A(?:us-gov|us|ca|eu|apac|jp|au|in|global)\.(?=[^.]+\.)")
 
 
 def model_check(source: ManagerCredentials) -> ModelCheck | None:

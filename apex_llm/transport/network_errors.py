@@ -6,9 +6,10 @@ found in the chain of causes. Messages name the host, never headers or bodies.
 
 from __future__ import annotations
 
-__all__ = ["connection_failed", "root_cause"]
+__all__ = ["connection_failed", "load_failed", "root_cause"]
 
 import errno
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from apex_llm.errors import ConnectionFailedError
 _RESET = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 _PROTOCOL_VERSION = ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION", "VERSION_TOO_LOW", "NO_PROTOCOLS_AVAILABLE")
 _FINAL_NAME_ERRORS = frozenset(getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name))
+_MORE_FILES = "Set max_connections, or raise the limit of open files."
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -75,8 +77,24 @@ def connection_failed(error: BaseException | None, *, host: str, phase: str) -> 
                 f"No socket could be opened for {host}: too many open files.",
                 kind="network",
                 phase=phase,
-                hint="Set max_connections, or raise the limit of open files.",
+                hint=_MORE_FILES,
             )
         case _:
             reason = "" if cause is None else f": {cause.strerror or type(cause).__name__}"
             return ConnectionFailedError(f"The connection to {host} failed{reason}.", kind="network", phase=phase)
+
+
+def load_failed(error: ImportError | OSError) -> ConnectionFailedError | None:
+    """What it means that a module could not be loaded in the middle of a call; ``None`` if files are not short."""
+    if isinstance(error, OSError):
+        short = error.errno in {errno.EMFILE, errno.ENFILE}
+    else:
+        short = os.strerror(errno.EMFILE) in str(error)  # the loader of extension modules has no number for it
+    if not short:
+        return None
+    return ConnectionFailedError(
+        "A part of the package could not be loaded: too many open files.",
+        kind="network",
+        phase="prepare",
+        hint=_MORE_FILES,
+    )

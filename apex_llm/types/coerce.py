@@ -11,6 +11,7 @@ __all__ = ["as_messages", "as_stop", "as_timeout", "as_tool_choice", "as_tools",
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -40,9 +41,11 @@ def reject_unknown_options(options: Mapping[str, Any], *, method: str) -> None:
     """Raise ``TypeError`` for an option that no provider has, naming the one that was probably meant."""
     for name in options:
         if name not in _KNOWN_OPTIONS:
-            import difflib  # for the message only
+            near: list[str] = []
+            with contextlib.suppress(ImportError, OSError):  # where no file can be opened
+                import difflib  # for the message only
 
-            near = difflib.get_close_matches(name, _KNOWN_OPTIONS, n=1)
+                near = difflib.get_close_matches(name, _KNOWN_OPTIONS, n=1)
             advice = f" Did you mean {near[0]!r}?" if near else " Use extra_body={...} for provider-specific members."
             raise TypeError(f"{method}() got an unexpected keyword argument {name!r}.{advice}")
 

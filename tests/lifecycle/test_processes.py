@@ -193,6 +193,54 @@ def test_a_thousand_streams_with_a_hundred_descriptors_get_a_typed_error_or_an_a
     assert set(eval(ends)) <= {True, ("ConnectionFailedError", "network", True)}
 
 
+@pytest.mark.parametrize("provider", ['AzureOpenAIProvider(default_deployment="chat")', "BedrockProvider()"])
+def test_what_was_not_loaded_before_descriptors_ran_out_is_a_typed_error(child, provider: str) -> None:
+    """A first stream and a first listing load modules, which are files; what importing raises must not come through."""
+    process = child(
+        f"""
+        import asyncio, os, resource, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from apex_llm import AzureOpenAIProvider, BedrockProvider
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50))
+
+        async def end_of(call):
+            try:
+                await call()
+            except Exception as error:
+                return type(error).__name__, getattr(error, "kind", ""), getattr(error, "provider", "")
+
+        async def main():
+            async with {provider} as provider:
+                model = "" if provider.default_model else "amazon.nova-lite-v1:0"
+                await provider.chat("warm", model=model)
+                held = []
+                try:
+                    while True:
+                        held.append(os.open(os.devnull, os.O_RDONLY))
+                except OSError:
+                    pass
+                ends = [
+                    await end_of(provider.chat_stream("first", model=model).collect),
+                    await end_of(provider.get_available_models),
+                    await end_of(lambda: provider.chat("misspelt", modle=model)),
+                ]
+                for descriptor in held:
+                    os.close(descriptor)
+                print(ends, (await provider.chat_stream("after", model=model).collect()).text)
+
+        asyncio.run(main())
+        """
+    )
+
+    code, output, errors = finish(process)
+
+    assert (code, errors) == (0, "")
+    name = "azure_openai" if provider.startswith("Azure") else "bedrock"
+    short = ("ConnectionFailedError", "network", name)
+    assert output.strip() == f"{[short, short, ('TypeError', '', '')]} You said: after"
+
+
 def test_a_thousand_streams_with_a_hundred_descriptors_all_succeed_in_a_queue(child) -> None:
     clean, right, ends = _with_few_descriptors(child, limits="Limits(max_concurrency=50)")
 
