@@ -15,8 +15,10 @@ __all__ = [
     "FULL_TEXT",
     "HALF_TEXT",
     "HURRIED",
+    "IMPATIENT",
     "IMPOSSIBLE",
     "NOT_APPLICABLE",
+    "NOT_HEARD",
     "QUICK",
     "UNTOLD",
     "Bound",
@@ -49,7 +51,10 @@ QUICK = RetryPolicy(base_delay_transient=0.0, base_delay_throttle=0.0, max_retry
 FULL_TEXT = "The quick brown fox jumps over the lazy dog."
 HALF_TEXT = "The quick brown fox jumps"
 PATIENT = Timeout(connect=5, first_byte=30, idle=30, total=60)
-HURRIED = Timeout(connect=5, first_byte=0.3, idle=0.3, total=1.0)
+# Only what the fault should run into is short: a busy machine is late with anything else.
+HURRIED = Timeout(connect=5, first_byte=5, idle=5, total=1.0)
+IMPATIENT = Timeout(connect=5, first_byte=10, idle=0.5, total=20)
+NOT_HEARD = Timeout(connect=5, first_byte=0.3, idle=10, total=2.0)
 
 
 @dataclass(frozen=True)
@@ -179,7 +184,7 @@ def play(emulator: Emulator, column: Column, name: str, *, once: bool = True, **
     for call in sorted(FAULTS[name].calls):
         observation = observe(emulator, column, name, call, **arguments)
         wanted = expected(name, call, column)
-        assert observation.seen == wanted, f"{name}, {call}: {observation.error!r}"
+        assert observation.seen == wanted, f"{name}, {call}: {observation.seen}, not {wanted}: {observation.error!r}"
         observations.append(observation)
         if wanted.sends == 3 and once:
             again = observe(emulator, column, name, call, times=1, **arguments)

@@ -84,7 +84,7 @@ class _Stage:
         for emulator in (self.emulator, self.sealed):
             emulator.reset()
             reseed(emulator, seed=seed, name=item.name)
-        parameters = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+        parameters = item.callspec.params
         given = {
             **parameters,
             "emulator": self.emulator,
@@ -100,10 +100,6 @@ class _Stage:
         except BaseException:
             return traceback.format_exc()
         return None
-
-
-def _kind(item: pytest.Function) -> str:
-    return item.originalname
 
 
 def _unmeasured(*_: Any) -> Any:
@@ -153,7 +149,7 @@ class _Run:
             try:
                 return stage.run(item, seed)
             finally:
-                seconds[_kind(item)] = time.monotonic() - began
+                seconds[item.originalname] = time.monotonic() - began
                 stages.put(stage)
 
         with ThreadPoolExecutor(self.at_a_time) as threads:
@@ -161,7 +157,7 @@ class _Run:
                 faulthandler.dump_traceback_later(_HUNG_SECONDS, exit=True)
                 began, before = time.monotonic(), _total(emulators)
                 # What took longest comes first, so that nothing is waited for alone at the end.
-                items = sorted(self.due(seed), key=lambda item: -seconds.get(_kind(item), 0))
+                items = sorted(self.due(seed), key=lambda item: -seconds.get(item.originalname, 0))
                 outcomes = list(threads.map(one, items, [seed] * len(items)))
                 failed = [(item, said) for item, said in zip(items, outcomes, strict=True) if said is not None]
                 for item, said in failed:

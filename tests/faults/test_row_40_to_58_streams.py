@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fault_cases import FULL_TEXT, HALF_TEXT, HURRIED, Column, Seen, observe
+from fault_cases import FULL_TEXT, HALF_TEXT, IMPATIENT, NOT_HEARD, Column, Seen, observe
 
 from apex_llm import StreamInterruptedError, StreamTruncatedError, Timeout
 from apex_llm.emulator import Emulator
@@ -105,15 +105,15 @@ def test_row_53_broken_json_in_one_event_keeps_what_came_before(play: Any) -> No
 
 
 def test_row_54_silence_is_an_idle_timeout(play: Any) -> None:
-    (observation,) = play("stall", timeout=HURRIED)
+    (observation,) = play("stall", timeout=IMPATIENT)
     assert observation.seconds < 5
-    for observation in play("stall-before-head", timeout=HURRIED, once=False):
+    for observation in play("stall-before-head", timeout=NOT_HEARD, once=False):
         assert observation.seconds < 10
 
 
 def test_row_55_bytes_without_meaning_do_not_keep_a_stream_alive(play: Any) -> None:
     for name in ("drip", "pings-only"):
-        (observation,) = play(name, timeout=HURRIED)
+        (observation,) = play(name, timeout=IMPATIENT)
         assert observation.seconds < 5
 
 
