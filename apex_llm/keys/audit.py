@@ -4,15 +4,20 @@
 before. The key is in the store, and so is the head: what was cut off behind the last saved head is
 found too. Lines written since then can be cut off unseen, until the next save. A change's own line is
 written just before the store is replaced, and vouched for by it.
+
+Putting the log away begins with the store, which then says where the present log begins; the file is cut
+there afterwards. A process that dies in between leaves a log that begins earlier, which is no damage.
 """
 
 from __future__ import annotations
 
-__all__ = ["AUDIT_FILE", "AuditEntry", "AuditLog", "fingerprint"]
+__all__ = ["AUDIT_FILE", "CREATION", "AuditEntry", "AuditLog", "fingerprint", "tells_of_no_store"]
 
+import contextlib
 import hashlib
 import hmac
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +29,8 @@ from apex_llm.keys.files import Directory, translated
 from apex_llm.keys.os_layer import OsLayer
 
 AUDIT_FILE = "audit.jsonl"
+CREATION = "create"
+"""The operation of a store's first line."""
 _TAIL_BYTES = 8 << 10
 _CHUNK = 1 << 20
 _MAX_PROBLEMS = 20
@@ -65,6 +72,18 @@ def _mac(key: bytes, line: bytes) -> str:
     return hmac.digest(key, b"line\0" + line, hashlib.sha256).hex()
 
 
+def tells_of_no_store(content: bytes) -> bool:
+    """Whether a log holds nothing but a creation: one that was cut short then, or of a store that held nothing yet."""
+    line, end, more = content.partition(b"\n")
+    if not end:
+        return True
+    try:
+        entry = msgspec.json.decode(line, type=AuditEntry)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return entry.seq == 1 and entry.operation == CREATION and b"\n" not in more
+
+
 class AuditLog:
     """The log of one store. Any number of threads and processes may append."""
 
@@ -72,12 +91,25 @@ class AuditLog:
         self._path = path
         self._layer = layer
         self._seen = _Last(0, "")
+        self._before = _Last(0, "")
         self._suspicious = False
+
+    def begin(self) -> None:
+        """Remove what a creation that was cut short left: the new store has another key."""
+        self._seen = self._before = _Last(0, "")
+        self._suspicious = False
+        with contextlib.suppress(OSError, KeyStoreError), Directory.opened(self._path, self._layer) as directory:
+            directory.discard(AUDIT_FILE)
 
     @property
     def last(self) -> AuditHead:
         """The last line that this process has seen."""
         return AuditHead(seq=self._seen.seq, mac=self._seen.mac)
+
+    @property
+    def before_last(self) -> AuditHead:
+        """The line that the last one of this process follows."""
+        return AuditHead(seq=self._before.seq, mac=self._before.mac)
 
     @property
     def suspicious(self) -> bool:
@@ -133,7 +165,7 @@ class AuditLog:
                 mac = _mac(key, line)
                 whole = line[:-1] + b',"mac":"' + mac.encode() + b'"}\n'
                 self._write(descriptor, whole)
-                self._seen = _Last(entry.seq, mac)
+                self._seen, self._before = _Last(entry.seq, mac), last
         except OSError as error:
             raise translated(error, f"Writing the audit log {self._path / AUDIT_FILE}") from error
 
@@ -167,7 +199,7 @@ class AuditLog:
         if strict:
             raise TamperedError(
                 f"The audit log {self._path / AUDIT_FILE} is not as it was left: lines are missing or were changed.",
-                hint="apex-llm keys verify says which. Move the log away to begin a new one after looking at it.",
+                hint="apex-llm keys verify says which, and apex-llm keys audit --archive --damaged begins a new one.",
             )
         return known  # the gap stays visible to verify()
 
@@ -180,6 +212,41 @@ class AuditLog:
         except (OSError, KeyStoreError):
             return document.audit_head
         return AuditHead(seq=last.seq, mac=last.mac)
+
+    def cut(self, start: AuditHead, name: str) -> None:
+        """Put away what comes before the line that follows ``start``. Only for who holds the store's lock.
+
+        Args:
+            start: Where the store says that the log begins; the line behind it must be there.
+            name: Of the file that gets the rest.
+
+        Raises:
+            KeyStoreError: It could not be written. The log is as it was.
+        """
+        try:
+            with Directory.opened(self._path, self._layer) as directory:
+                with directory.appending(AUDIT_FILE) as descriptor:
+                    content = self._whole(descriptor)
+                    follows = content.rfind(b'"prev":"%s"' % start.mac.encode())
+                    at = content.rfind(b"\n", 0, max(follows, 0)) + 1
+                    directory.replace_content(name, content[:at])
+                    if sys.platform != "win32":
+                        directory.replace_content(AUDIT_FILE, content[at:])
+                if sys.platform == "win32":  # where an open file cannot be replaced
+                    directory.replace_content(AUDIT_FILE, content[at:])
+                directory.sync()
+        except OSError as error:
+            raise translated(error, f"Putting the audit log {self._path / AUDIT_FILE} away") from error
+        self._suspicious = False
+
+    def _whole(self, descriptor: int) -> bytes:
+        size = self._layer.status(descriptor).st_size
+        pieces: list[bytes] = []
+        at = 0
+        while at < size and (piece := self._layer.read_at(descriptor, min(_CHUNK, size - at), at)):
+            pieces.append(piece)
+            at += len(piece)
+        return b"".join(pieces)
 
     def entries(self) -> Iterator[AuditEntry]:
         """The lines that can be read, oldest first; ``verify`` says whether they are genuine."""
@@ -198,7 +265,7 @@ class AuditLog:
         key = document.audit_key_bytes()
         head = document.audit_head
         problems: list[str] = []
-        previous = _Last(document.audit_start.seq, document.audit_start.mac)
+        start = previous = _Last(document.audit_start.seq, document.audit_start.mac)
         count = 0
         head_found = head.seq <= previous.seq
         for count, line in enumerate(self._lines(), 1):
@@ -209,10 +276,14 @@ class AuditLog:
             if last is None:
                 problems.append(f"Line {count} was changed or is not ours.")
                 continue
-            if last.seq != previous.seq + 1:
+            if count == 1 and last.seq <= start.seq:
+                pass  # what was put away is still there: see cut()
+            elif last.seq != previous.seq + 1:
                 problems.append(f"Line {count} has number {last.seq} where {previous.seq + 1} was expected.")
             elif _previous_of(line) != previous.mac:
                 problems.append(f"Line {count} does not follow the line before it.")
+            if last.seq == start.seq and last != start:
+                problems.append(f"Line {count} is not the one that the log was put away with.")
             if last.seq == head.seq:
                 head_found = last.mac == head.mac
             previous = last
@@ -241,6 +312,8 @@ class AuditLog:
                         pending = pending[:_CHUNK]
                 if pending:
                     yield pending
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise translated(error, f"Reading the audit log {self._path / AUDIT_FILE}") from error
 

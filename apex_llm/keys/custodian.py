@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias, TypeVar
 
 from apex_llm.errors import ConfigurationError, KeyStoreError
-from apex_llm.keys.audit import AuditEntry, AuditLog, fingerprint
+from apex_llm.keys.audit import CREATION, AuditEntry, AuditLog, fingerprint
 from apex_llm.keys.document import AuditHead, Document, Value
 from apex_llm.keys.handles import PluginHandle
 from apex_llm.keys.keyrings import KeyringAnchor
@@ -211,6 +211,16 @@ class Custodian:
 
     # --- for the methods above this class
 
+    def _create(self, *, recovery: str | None, may_exist: bool = False) -> None:
+        """Make an empty store, whose first generation vouches for the first line of the audit log."""
+
+        def head(document: Document) -> AuditHead:
+            self._log.begin()
+            noted = self._note(document, CREATION, refused="no line, no store")
+            return self._log.last if noted else document.audit_head
+
+        self._vault.create(recovery=recovery, head=head, may_exist=may_exist)
+
     def _change(
         self,
         operation: str,
@@ -223,8 +233,7 @@ class Custodian:
         """Apply a change and save it, with its line in the audit log."""
         # Looking is enough: reading it here would be done again under the lock.
         if self._may_create and not self._vault.is_there() and self._vault.snapshot() is None:
-            self._vault.create(recovery=None, may_exist=True)
-            self._note(self._vault.snapshot(), "create")
+            self._create(recovery=None, may_exist=True)
         with self._noted(operation, service=service, plugin=plugin, value=value) as head:
             return self._vault.change(apply, head=head)
 

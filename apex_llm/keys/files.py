@@ -33,6 +33,7 @@ _TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".new-", ".tmp"
 SECOND_NAME = f"{_TEMPORARY_PREFIX}backup{_TEMPORARY_SUFFIX}"
 """What ``Directory.link`` calls a file before it is renamed; swept up with the other leftovers."""
 _OTHERS = 0o077
+_REPLACED = 5  # times that a file is opened anew; some file systems give it another number each time
 _HINTS = {
     errno.ENOSPC: "The disk is full. Free some space; the store is as it was.",
     errno.EDQUOT: "The disk quota is used up. Free some space; the store is as it was.",
@@ -349,10 +350,14 @@ class Directory:
     @contextlib.contextmanager
     def appending(self, name: str) -> Generator[int]:
         """A descriptor of ``name``, locked, for appending and reading. ``OSError`` passes through."""
-        with self._locked_descriptor(
-            name, self._layer.open_to_append(self._path, name, self._descriptor)
-        ) as descriptor:
-            yield descriptor
+        for again in reversed(range(_REPLACED)):
+            with self._locked_descriptor(
+                name, self._layer.open_to_append(self._path, name, self._descriptor)
+            ) as descriptor:
+                # It may have been replaced while this waited for the lock.
+                if not again or self._is(name, self._layer.status(descriptor)):
+                    yield descriptor
+                    return
 
     @contextlib.contextmanager
     def _locked_descriptor(self, name: str, descriptor: int) -> Generator[int]:

@@ -83,8 +83,7 @@ class ApiKeyManager(Upkeep):
         """
         manager = cls(path, **options)
         key = new_identity() if recovery else None
-        manager._vault.create(recovery=None if key is None else recipient_of(key))
-        manager._note(manager._vault.snapshot(), "create")
+        manager._create(recovery=None if key is None else recipient_of(key))
         return CreatedStore(manager, None if key is None else Secret(key, name="recovery_key"))
 
     @staticmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Upkeep"]
 
+import contextlib
 import os
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -278,30 +279,63 @@ class Upkeep(Custodian):
                 except KeyStoreError as error:
                     problems.append(error.message)
 
-    def archive_audit_log(self) -> Path:
+    def archive_audit_log(self, *, damaged: bool = False) -> Path:
         """Put the audit log away under a name of its own, and begin a new one that goes on from it.
 
+        Whatever stops it, no line is lost, and doing it again finishes it.
+
+        Args:
+            damaged: Put it away although it is not as it was left, and trust the new one from here on.
+
         Raises:
-            KeyStoreError: There is none, or it is not as it was left (``verify`` first).
+            KeyStoreError: There is none, it is not as it was left (``verify`` first), or it could not be written.
         """
         self.unlock()
-        archived: list[Path] = []
+        noted: list[Document] = []
+        names: list[str] = []
+        refusals: list[KeyStoreError] = []
 
-        def put_away(document: Document) -> None:
+        def check(document: Document) -> None:
             lines, found = self._log.verify(document)
-            if found or not lines:
+            if not lines and not found:
+                raise KeyStoreError("The audit log was not put away: there is none.", hint="Run verify().")
+            if found and not damaged:
                 raise KeyStoreError(
-                    f"The audit log was not put away: {found[0] if found else 'there is none'}", hint="Run verify()."
+                    f"The audit log was not put away, because it is not as it was left. {found[0]}",
+                    hint="Look at what verify() says; then archive_audit_log(damaged=True).",
                 )
-            head = self._log.head(document)
-            target = f"audit-{head.seq}.jsonl"
-            with Directory.opened(self.path, self._layer) as directory:
-                directory.rename(AUDIT_FILE, target)
-            document.audit_start = document.audit_head = AuditHead(seq=head.seq, mac=head.mac)
-            archived.append(self.path / target)
+            names.append("-damaged.jsonl" if found else ".jsonl")
 
-        self._change("archive_audit_log", put_away)
-        return archived[0]
+        def begin_anew(document: Document) -> AuditHead:
+            self._log.append(
+                document,
+                time=self._clock(),
+                plugin=None,
+                operation="archive_audit_log",
+                service=None,
+                decision="allowed",
+            )
+            noted.append(document)
+            document.audit_start = self._log.before_last
+            return self._log.last
+
+        def cut(document: Document) -> None:
+            names.append(f"audit-{document.audit_start.seq}{names.pop()}")
+            try:
+                self._log.cut(document.audit_start, names[0])
+            except KeyStoreError as error:
+                refusals.append(error)
+
+        try:
+            self._vault.change(check, head=begin_anew, then=cut)
+            if refusals:
+                raise refusals[0]
+        except KeyStoreError as error:
+            if noted:
+                with contextlib.suppress(KeyStoreError):
+                    self._note(noted[0], "archive_audit_log", decision=f"failed: {type(error).__name__}")
+            raise
+        return self.path / names[0]
 
     # --- moving in and out
 

@@ -20,9 +20,16 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from apex_llm.errors import KeyStoreError, NoKeyStoreError, NoUnlockerError, TamperedError, WrongPassphraseError
+from apex_llm.errors import (
+    KeyStoreError,
+    NoKeyStoreError,
+    NoUnlockerError,
+    TamperedError,
+    UnsupportedFormatError,
+    WrongPassphraseError,
+)
 from apex_llm.keys.agefile import MAX_FILE_BYTES, check_header, decrypt, encrypt, new_identity, recipient_of
-from apex_llm.keys.audit import AUDIT_FILE
+from apex_llm.keys.audit import AUDIT_FILE, tells_of_no_store
 from apex_llm.keys.document import AuditHead, Document, new_document, read_document, write_document
 from apex_llm.keys.files import SECOND_NAME, Directory, Signature, signature_of
 from apex_llm.keys.os_layer import OsLayer
@@ -34,6 +41,7 @@ STORE_TWINS = (SECOND_NAME, BACKUPS[0])
 """What else the store's file may be called while it becomes a backup, or after that was cut short."""
 _LOCK_FILE = "store.lock"
 _MAX_IDENTITY_BYTES = 64 << 10
+_MAX_BEGUN_LOG = 1 << 10
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
@@ -154,7 +162,7 @@ class Vault:
         anchored = self._anchor.read() if self._anchor is not None else None
         found = directory.read(STORE_FILE, limit=MAX_FILE_BYTES, twins=STORE_TWINS)
         if found is None:
-            self._check_absence(directory.names(), anchored)
+            self._check_absence(self._traces(directory), anchored)
             return None
         content, signature = found
         what = directory.full(STORE_FILE)
@@ -170,9 +178,21 @@ class Vault:
         self._cached = (signature, document)
         self._tell_loaded(document)
 
-    def _check_absence(self, names: Sequence[str], anchored: str | None = None) -> None:
+    def _traces(self, directory: Directory) -> list[str]:
+        """What a store leaves when it goes. A creation that was cut short leaves a log too, which is none."""
+        names = directory.names()
+        traces = [name for name in names if name in BACKUPS]
+        if AUDIT_FILE in names:
+            try:
+                found = directory.read(AUDIT_FILE, limit=_MAX_BEGUN_LOG)
+            except UnsupportedFormatError:  # it is longer
+                return [*traces, AUDIT_FILE]
+            if found is not None and not tells_of_no_store(found[0]):
+                traces.append(AUDIT_FILE)
+        return traces
+
+    def _check_absence(self, traces: Sequence[str], anchored: str | None = None) -> None:
         """Somebody took the store away, or it was never there: not the same thing."""
-        traces = [name for name in names if name in BACKUPS or name == AUDIT_FILE]
         if not traces and not anchored and not self._known[1] and not self._minimum_generation:
             return
         trace = traces[0] if traces else "the generation that was last seen"
@@ -262,11 +282,19 @@ class Vault:
 
     # --- writing
 
-    def create(self, *, recovery: str | None, by: Unlocker | None = None, may_exist: bool = False) -> None:
+    def create(
+        self,
+        *,
+        recovery: str | None,
+        head: Callable[[Document], AuditHead],
+        by: Unlocker | None = None,
+        may_exist: bool = False,
+    ) -> None:
         """Make an empty store, generation 1.
 
         Args:
             recovery: A second recipient.
+            head: Begins the audit log, and says which line is the last one.
             by: The unlocker that shall open it; the first that can, when left out.
             may_exist: Leave an existing store as it is.
 
@@ -284,8 +312,12 @@ class Vault:
                 commit(self)
                 self._identities, self.opened_by = identities, unlocker
                 document = new_document(recipient_of(identities[0]), recovery, now=self._clock())
-                # There is no log yet, and none must be there if this fails.
-                self._save(directory, document, None, head=_no_head)
+                try:
+                    self._save(directory, document, None, head=head)
+                except BaseException:
+                    if not self.is_there():
+                        directory.discard(AUDIT_FILE)
+                    raise
 
     def _key_for_new_store(self, by: Unlocker | None) -> tuple[Unlocker, list[str], Callable[[Place], None]]:
         """Who will open the store, with which identities, and what puts them there."""
@@ -306,7 +338,12 @@ class Vault:
         raise self._nothing_opens(refusals)
 
     def change(
-        self, apply: Callable[[Document], T], *, head: Callable[[Document], AuditHead], backup: bool = True
+        self,
+        apply: Callable[[Document], T],
+        *,
+        head: Callable[[Document], AuditHead],
+        backup: bool = True,
+        then: Callable[[Document], None] | None = None,
     ) -> T:
         """Apply a change to the newest state, and save it as the next generation.
 
@@ -314,6 +351,7 @@ class Vault:
             apply: Changes the document it is given, which is its own; what it raises ends the change.
             head: Writes the change's line in the audit log, and says which line is the last one.
             backup: Keep the current state as a backup.
+            then: What is left to do under the lock when the store was saved; raises nothing.
 
         Raises:
             KeyStoreError: Nothing was changed, unless the message says that it may have been.
@@ -323,6 +361,8 @@ class Vault:
                 raise self.no_store()
             result = apply(loaded.document)
             self._save(directory, loaded.document, loaded if backup else None, head=head)
+            if then is not None:
+                then(loaded.document)
             return result
 
     def no_store(self) -> NoKeyStoreError:
@@ -496,10 +536,6 @@ class Vault:
 
 def _nothing_to_do(place: Place) -> None:
     """The key is where it belongs."""
-
-
-def _no_head(document: Document) -> AuditHead:
-    return document.audit_head
 
 
 def _retire(document: Document, now: float) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from age_by_hand import passphrase_file
 from canaries import MASTER_KEY as MASTER_KEY
 from canaries import STORED_SECRET
 
-from apex_llm.keys import UnlockerStatus
+from apex_llm.keys import ApiKeyManager, UnlockerStatus
 from apex_llm.keys.os_layer import OsLayer
+from apex_llm.keys.unlockers import read_master_key
 
 FULL = os.environ.get("APEX_LLM_FULL") == "1"  # read before a fixture cleans the environment; see scripts/check-keys
 VALUE = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": STORED_SECRET}
@@ -24,6 +29,48 @@ def figure(short: int, full: int) -> int:
 
 def worker(*arguments: object) -> list[str]:
     return [sys.executable, str(WORKER), *map(str, arguments)]
+
+
+def store_behind(passphrase: str, home: Path, *, work_factor: int = 4) -> None:
+    """A store that opens with ``passphrase``, and with ``MASTER_KEY``, made without the seconds that pyrage takes."""
+    with ApiKeyManager(home, master_key=MASTER_KEY) as manager:
+        manager.set_api_key("aws_bedrock", VALUE)
+    identity = f"{read_master_key(MASTER_KEY, source='a test')}\n".encode()
+    sealed = home / "identity.age"
+    sealed.touch(mode=0o600)
+    sealed.write_bytes(passphrase_file(identity, passphrase, work_factor=work_factor))
+
+
+def typed(command: Sequence[object], *answers: tuple[str, str]) -> int:
+    """Run a command on a terminal of its own, type each answer after its prompt, and return the exit code."""
+    import fcntl
+    import termios
+
+    ours, theirs = os.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [str(word) for word in command], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=take_terminal,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        for prompt, answer in answers:
+            shown = b""
+            while prompt.encode() not in shown:
+                shown += os.read(ours, 1024)
+            os.write(ours, answer.encode() + b"\n")
+        with contextlib.suppress(OSError):  # Linux says so when the process has closed it
+            while os.read(ours, 1024):
+                pass
+        return process.wait(60)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        os.close(ours)
 
 
 class Clock:

@@ -8,10 +8,11 @@ import json
 import logging
 import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from keys_support import MASTER_KEY, VALUE, Clock, FaultyLayer, figure
+from keys_support import MASTER_KEY, VALUE, Clock, FaultyLayer, Killed, figure
 
 from apex_llm.errors import KeyAccessDeniedError, KeyStoreError, TamperedError
 from apex_llm.keys import ApiKeyManager
@@ -253,3 +254,152 @@ def test_putting_the_log_away_is_no_suspicion_even_where_it_is_required(manager:
     assert not required.status().problems
     assert required.get_api_key("aws_bedrock") == VALUE
     assert fresh(home).verify().ok
+
+
+def used(home: Path) -> ApiKeyManager:
+    manager = fresh(home)
+    manager.set_api_key("aws_bedrock", VALUE)
+    manager.set_plugin_permissions("reader", ["aws_bedrock"])
+    for _ in range(3):
+        manager.get_api_key_secure("reader", "aws_bedrock")
+    return manager
+
+
+def all_lines(home: Path) -> set[bytes]:
+    return {line for path in home.glob("audit*.jsonl") for line in path.read_bytes().splitlines()}
+
+
+MODES = ("fail before", "fail after", "kill before", "kill after")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mode", MODES)
+def test_putting_the_log_away_may_stop_anywhere(tmp_path: Path, mode: str) -> None:
+    """K2 for the archive: no line is lost, verify() has nothing to say, and doing it again finishes it."""
+    used(tmp_path / "rehearsal")
+    rehearsal = FaultyLayer()
+    fresh(tmp_path / "rehearsal", os_layer=rehearsal).archive_audit_log()
+    assert rehearsal.count > 30
+
+    for at in range(1 + MODES.index(mode) % figure(2, 1), rehearsal.count + 1, figure(2, 1)):
+        home = tmp_path / f"{at}"
+        used(home)
+        before = all_lines(home)
+        layer = FaultyLayer(at, mode)
+        try:
+            fresh(home, os_layer=layer).archive_audit_log()
+        except Killed:
+            layer.bury()
+        except KeyStoreError:
+            assert mode.startswith("fail")
+        point = f"{mode} {at}: {rehearsal.calls[at - 1]}"
+
+        again = fresh(home, audit="required")
+        assert again.verify().ok, (point, again.verify())
+        assert again.get_api_key_secure("reader", "aws_bedrock") == VALUE, point
+        assert before <= all_lines(home), point
+
+        archived = again.archive_audit_log()
+        assert fresh(home).verify().ok, (point, fresh(home).verify())
+        assert lines_of(home)[0]["operation"] == "archive_audit_log", point
+        assert lines_of(home)[0]["prev"] == json.loads(archived.read_bytes().splitlines()[-1])["mac"], point
+        assert before <= all_lines(home), point
+        assert not [name for name in os.listdir(home) if name.endswith(".tmp")], point
+
+
+def test_a_full_disk_stops_the_log_from_being_put_away_and_nothing_else(manager: ApiKeyManager, home: Path) -> None:
+    before = log_of(home).read_bytes()
+    full = fresh(home, os_layer=FaultyLayer(1, "fail before", errno.ENOSPC, only="open_new"))
+    with pytest.raises(KeyStoreError, match="No space left") as caught:
+        full.archive_audit_log()
+    assert caught.value.hint
+    assert log_of(home).read_bytes().startswith(before)
+    assert lines_of(home)[-1]["decision"] == "failed: KeyStoreError"
+    assert fresh(home).verify().ok
+    assert fresh(home, audit="required").get_api_key("aws_bedrock") == VALUE
+
+
+def test_lines_that_are_written_meanwhile_are_in_the_one_log_or_in_the_other(home: Path) -> None:
+    used(home)
+
+    def ask(_: int) -> None:
+        asking = fresh(home, audit="required")
+        for _ in range(figure(15, 100)):
+            asking.get_api_key_secure("reader", "aws_bedrock")
+        assert not asking.status().problems
+
+    archiving = fresh(home)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask, number) for number in range(4)]
+        for _ in range(figure(5, 40)):
+            archiving.archive_audit_log()
+        for each in asked:
+            each.result()
+
+    numbers = sorted(json.loads(line)["seq"] for line in all_lines(home))
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(list(home.glob("audit-*.jsonl"))) == figure(5, 40)
+    assert fresh(home).verify().ok, fresh(home).verify()
+
+
+@pytest.mark.parametrize("attack", ["edited", "cut", "missing", "junk"])
+def test_a_damaged_log_can_be_put_away_when_it_was_looked_at(home: Path, attack: str) -> None:
+    """Else verify() would complain for ever, and a log that is required would hand out nothing any more."""
+    with used(home):
+        pass
+    content = log_of(home).read_bytes()
+    kept = {
+        "edited": content.replace(b'"plugin":"reader"', b'"plugin":"nobody"', 1),
+        "cut": b"".join(content.splitlines(keepends=True)[:2]),
+        "missing": b"",
+        "junk": b"junk\n" * 50,
+    }[attack]
+    log_of(home).write_bytes(kept)
+    if attack == "missing":
+        log_of(home).unlink()
+    assert not fresh(home).verify().ok
+    with pytest.raises(KeyStoreError, match="not as it was left") as caught:
+        fresh(home).archive_audit_log()
+    assert "damaged=True" in str(caught.value.hint)
+
+    archived = fresh(home, audit="required").archive_audit_log(damaged=True)
+
+    assert archived.name.endswith("-damaged.jsonl")
+    assert archived.read_bytes() == kept
+    assert [line["operation"] for line in lines_of(home)] == ["archive_audit_log"]
+    again = fresh(home, audit="required")
+    assert again.get_api_key_secure("reader", "aws_bedrock") == VALUE
+    assert not again.status().problems
+    assert again.verify().ok, again.verify()
+    os.truncate(log_of(home), 0)
+    assert not fresh(home).verify().ok
+
+
+def test_what_stands_before_the_beginning_of_a_log_must_lead_up_to_it(home: Path) -> None:
+    """A log that was not cut yet begins earlier than the store says; that lets nobody write in front of it."""
+    used(home)
+    archived = fresh(home).archive_audit_log()
+    before, now = archived.read_bytes(), log_of(home).read_bytes()
+    lines = before.splitlines(keepends=True)
+    for genuine in (before + now, b"".join(lines[2:]) + now):
+        log_of(home).write_bytes(genuine)
+        assert fresh(home).verify().ok, fresh(home).verify()
+    for forged in (
+        b"".join(lines[:-1]) + now,
+        b"".join([*lines[:1], *lines[2:]]) + now,
+        lines[-1] + lines[-1] + now,
+        b"junk\n" + now,
+        before,
+        b"",
+    ):
+        log_of(home).write_bytes(forged)
+        assert not fresh(home).verify().ok, forged
+
+
+def test_a_store_without_its_first_line_is_not_made_where_the_line_is_required(home: Path) -> None:
+    strict = fresh(home, audit="required", os_layer=FaultyLayer(1, "fail before", errno.ENOSPC, only="open_to_append"))
+    with pytest.raises(KeyStoreError, match="no line, no store"):
+        strict.set_api_key("service", "value")
+    assert not (home / "store.age").exists()
+    strict.set_api_key("service", "value")
+    assert strict.verify().ok

@@ -32,39 +32,26 @@ def fresh(home: Path, **options) -> ApiKeyManager:
 
 
 def test_the_plans_section_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Storing, retrieving, permissions, secure retrieval, as the plan writes them."""
+    """Its section 3: storing, retrieving, permissions, secure retrieval, with the members that it names."""
     monkeypatch.setenv("APEX_LLM_MASTER_KEY", MASTER_KEY)
     api_key_manager = apex_llm.ApiKeyManager()
+    bedrock = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "example", "aws_region": "us-east-1"}
+    azure = {"api_key": "example", "api_base": "https://resource.openai.azure.com/", "api_version": "2023-05-15"}
 
-    # Storing AWS Bedrock and Azure OpenAI credentials
-    api_key_manager.set_api_key(
-        "aws_bedrock",
-        {
-            "aws_access_key_id": "YOUR_AWS_ACCESS_KEY_ID",
-            "aws_secret_access_key": "YOUR_AWS_SECRET_ACCESS_KEY",
-            "aws_region": "us-east-1",
-        },
-    )
-    api_key_manager.set_api_key(
-        "azure_openai", {"api_key": "YOUR_AZURE_API_KEY", "api_base": "https://your-resource.openai.azure.com"}
-    )
+    # 3.1, credentials of both clouds
+    api_key_manager.set_api_key("aws_bedrock", bedrock)
+    api_key_manager.set_api_key("azure_openai", azure)
     api_key_manager.set_api_key("openai", "sk-your-api-key")
-
-    # Retrieving
     aws_credentials = api_key_manager.get_api_key("aws_bedrock")
-    assert isinstance(aws_credentials, dict)
-    assert aws_credentials["aws_region"] == "us-east-1"
-    azure_credentials = api_key_manager.get_api_key("azure_openai")
-    assert isinstance(azure_credentials, dict)
-    assert azure_credentials["api_base"] == "https://your-resource.openai.azure.com"
+    assert aws_credentials == bedrock
+    assert api_key_manager.get_api_key("azure_openai") == azure
     assert api_key_manager.get_api_key("openai") == "sk-your-api-key"
     assert api_key_manager.get_api_key("never stored") is None
 
-    # Permissions
+    # 3.2, access control
     api_key_manager.set_plugin_permissions("my_plugin", ["aws_bedrock", "azure_openai"])
-
-    # Secure retrieval
     assert api_key_manager.get_api_key_secure("my_plugin", "aws_bedrock") == aws_credentials
+    assert api_key_manager.get_api_key_secure("my_plugin", "azure_openai") == azure
     with pytest.raises(KeyAccessDeniedError):
         api_key_manager.get_api_key_secure("my_plugin", "openai")
     with pytest.raises(KeyAccessDeniedError):
@@ -178,6 +165,31 @@ def test_three_backups_are_kept_and_any_can_be_put_back(manager: ApiKeyManager, 
     assert fresh(home).get_api_key("service") == "value-3"
 
 
+def test_a_new_store_is_one_generation_that_vouches_for_its_first_line(home: Path) -> None:
+    with ApiKeyManager.create(home, master_key=MASTER_KEY).manager as made:
+        assert made.generation == 1
+    with fresh(home) as again:
+        assert (again.generation, again.verify().audit_lines, again.verify().ok) == (1, 1, True)
+    assert fresh(home).generation == 1
+    (home / "audit.jsonl").unlink()
+    assert not fresh(home).verify().ok
+
+
+@pytest.mark.parametrize("left", ["nothing", "half a line", "a line"])
+def test_a_creation_that_was_killed_before_its_store_had_its_name_begins_again(home: Path, left: str) -> None:
+    """Its log is no trace of a store: the one that it would have been was empty."""
+    ApiKeyManager.create(home, master_key=MASTER_KEY)
+    log = home / "audit.jsonl"
+    log.write_bytes({"nothing": b"", "half a line": log.read_bytes()[:40], "a line": log.read_bytes()}[left])
+    (home / "store.age").unlink()
+
+    assert fresh(home).get_api_key("service") is None
+    with ApiKeyManager.create(home, master_key=MASTER_KEY).manager as manager:
+        manager.set_api_key("service", "value")
+        assert manager.verify().ok, manager.verify()
+        assert manager.verify().audit_lines == 2
+
+
 def test_an_existing_store_is_not_made_again(manager: ApiKeyManager, home: Path) -> None:
     with pytest.raises(KeyStoreError, match="already"):
         ApiKeyManager.create(home, master_key=MASTER_KEY)
@@ -250,6 +262,7 @@ def test_an_export_goes_into_another_store(manager: ApiKeyManager, home: Path, t
         other.import_store(tmp_path / "out.age")
 
 
+@pytest.mark.usefixtures("little_work")
 def test_an_export_with_a_passphrase(manager: ApiKeyManager, tmp_path: Path) -> None:
     manager.export_store(tmp_path / "out.age", passphrase=Secret("a passphrase"), services=["aws_bedrock"])
     report = fresh(tmp_path / "other").import_store(tmp_path / "out.age", passphrase="a passphrase")
