@@ -7,6 +7,8 @@ from __future__ import annotations
 
 __all__ = ["application", "run"]
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -53,4 +55,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except ApexLlmError as error:
         console.print(f"error: {error}", markup=False)
         return exit_code_for(error)
+    except OSError as error:
+        # Ours are translated; this is what click wrote to standard output. A pipe that was closed is click's business.
+        with contextlib.suppress(OSError):
+            sys.stdout.close()  # or the interpreter would try once more, and complain
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        console.print(f"error: The output could not be written: {reason}.\n  hint: See where it goes.", markup=False)
+        return ExitCode.ERROR
     return outcome if isinstance(outcome, int) else ExitCode.DONE

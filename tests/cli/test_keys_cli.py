@@ -11,6 +11,7 @@ from typing import NamedTuple
 import click
 import pyrage
 import pytest
+from age_by_hand import run_with_little_work
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
 
@@ -63,6 +64,12 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     monkeypatch.setenv("APEX_LLM_HOME", str(tmp_path / "store"))
     monkeypatch.setattr(Session, "has_terminal", staticmethod(lambda: False))
     return Shell(tmp_path / "store")
+
+
+@pytest.fixture
+def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passphrases without the seconds of scrypt, which pyrage chooses itself."""
+    monkeypatch.setattr("apex_llm.keys.passphrase._run", run_with_little_work)
 
 
 @pytest.fixture
@@ -428,6 +435,25 @@ def test_a_log_that_a_stranger_wrote_cannot_steer_the_terminal(shell: Shell) -> 
     assert not any(character in said for character in "\x1b\x07\x9b\u202e")
 
 
+def test_a_new_store_is_one_generation(shell: Shell) -> None:
+    assert shell.json("status")["generation"] == 1
+
+
+def test_a_damaged_log_is_put_away_when_that_is_asked_for(shell: Shell) -> None:
+    log = shell.home / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"create"', b'"nothing"'))
+    assert "audit --archive --damaged" in shell("verify").err
+    assert shell("audit", "--damaged").code == ExitCode.USAGE
+
+    refused = shell("audit", "--archive")
+    assert refused.code == ExitCode.ERROR
+    assert "hint: Look at what apex-llm keys verify says; then add --damaged." in refused.err
+
+    archived = Path(shell.good("audit", "--archive", "--damaged").strip())
+    assert b'"nothing"' in archived.read_bytes()
+    assert "All is well" in shell.good("verify")
+
+
 def test_the_log_is_put_away_and_goes_on(shell: Shell) -> None:
     shell.manager.set_api_key("a", SECRET)
 
@@ -492,6 +518,7 @@ def test_the_recovery_key_can_put_a_new_master_key_in_place(
     assert shell("list").code == ExitCode.AUTHENTICATION
 
 
+@pytest.mark.usefixtures("little_work")
 def test_a_passphrase_takes_over_from_a_master_key_and_comes_from_a_file(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

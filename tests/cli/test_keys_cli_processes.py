@@ -11,14 +11,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from age_by_hand import passphrase_file
 from canaries import PASSPHRASE
 
 from apex_llm.keys import ApiKeyManager
+from apex_llm.keys.unlockers import read_master_key
 
 if sys.platform == "win32":
     pytest.skip("terminals and limits of POSIX", allow_module_level=True)
@@ -169,7 +171,10 @@ def test_a_first_day_on_a_terminal_without_a_keyring(home: Path) -> None:
 
 
 def test_three_wrong_passphrases_end_with_3(home: Path) -> None:
-    ApiKeyManager.create(home, passphrase=PASSPHRASE, recovery=False).manager.close()
+    ApiKeyManager.create(home, master_key=MASTER_KEY, recovery=False).manager.close()
+    identity = f"{read_master_key(MASTER_KEY, source='a test')}\n".encode()
+    (home / "identity.age").touch(mode=0o600)
+    (home / "identity.age").write_bytes(passphrase_file(identity, PASSPHRASE))
     before = (home / "store.age").read_bytes()
 
     with Terminal("set", "github") as terminal:
@@ -179,7 +184,13 @@ def test_three_wrong_passphrases_end_with_3(home: Path) -> None:
 
     assert code == 3
     assert "hint: Try again, minding case and keyboard layout" in said
+    assert "Traceback" not in said
     assert (home / "store.age").read_bytes() == before
+
+    with Terminal("set", "github") as terminal:
+        terminal.answer("Passphrase of the key store: ", PASSPHRASE)
+        terminal.answer("Value of github: ", SECRET)
+        assert terminal.end()[0] == 0
 
 
 def test_an_interrupt_at_a_prompt_ends_with_130_and_stores_nothing(store: Path) -> None:
@@ -318,6 +329,51 @@ def test_signals_reach_the_child_itself(store: Path) -> None:
 # --- where something is wrong with the machine
 
 
+def test_a_new_user_without_a_keyring_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A throw-away home, no key, no terminal: whatever is tried first ends in a sentence, and leaves nothing behind."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+    for words, code, advice in (
+        ("init", 3, "On a server: apex-llm keys init --new-master-key-file FILE --recovery-file FILE"),
+        ("set github --stdin", 1, "apex-llm keys init"),
+        ("show github", 1, "apex-llm keys init"),
+        ("list", 1, "apex-llm keys init"),
+        ("status", 1, "Make one with: apex-llm keys init"),
+        ("verify", 1, "Make one with: apex-llm keys init"),
+        ("audit", 1, "Make one with: apex-llm keys init"),
+        ("exec crawler github -- env", 1, "apex-llm keys init"),
+    ):
+        ended = ran(*words.split(), input=SECRET)
+        assert (ended.returncode, advice in ended.stderr) == (code, True), (words, ended)
+        assert "Traceback" not in ended.stderr, words
+        assert SECRET not in ended.stdout + ended.stderr, words
+    assert not list(tmp_path.iterdir())
+
+    # The advice, followed to the letter.
+    ended = ran("init", "--new-master-key-file", tmp_path / "master", "--recovery-file", tmp_path / "recovery")
+    assert ended.returncode == 0, ended
+    monkeypatch.setenv("APEX_LLM_MASTER_KEY_FILE", str(tmp_path / "master"))
+    assert ran("set", "github", "--stdin", input=SECRET).returncode == 0
+    assert ran("show", "github", "--reveal", "--force-pipe").stdout == f"{SECRET}\n"
+    assert (tmp_path / ".local/share/apex-llm/store.age").is_file()
+
+
+def test_output_that_cannot_be_written_is_a_sentence_too(store: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    for words in ("list", "show github --reveal --force-pipe", "--help"):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [*COMMAND, *words.split()], stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+                timeout=_SECONDS, start_new_session=True,
+            )  # fmt: skip
+        assert done.returncode == 1
+        assert "error: The output could not be written: No space left on device." in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+
+
 def without_privileges() -> None:
     """Root may write everywhere; without these two capabilities it is held to modes like everybody."""
     if os.geteuid():
@@ -393,7 +449,17 @@ def test_a_file_size_limit_keeps_the_store_as_it_was(store: Path) -> None:
 
 def on_a_small_disk(directory: Path, script: str) -> subprocess.CompletedProcess[str]:
     """A shell script in a mount namespace of its own, where ``directory`` is a disk of 64 KiB."""
-    mount = f"mount -t tmpfs -o size=64k,mode=700 small {directory} || exit 99\n"
+    return mounted(f"mount -t tmpfs -o size=64k,mode=700 small {directory} || exit 99\n", script)
+
+
+def on_a_read_only_disk(directory: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """The same, where ``directory`` is as it is and cannot be written by anybody."""
+    return mounted(
+        f"mount -o bind {directory} {directory} && mount -o remount,ro,bind {directory} || exit 99\n", script
+    )
+
+
+def mounted(mount: str, script: str) -> subprocess.CompletedProcess[str]:
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("util-linux is not here")
@@ -402,8 +468,45 @@ def on_a_small_disk(directory: Path, script: str) -> subprocess.CompletedProcess
         timeout=_SECONDS, check=False, input="", start_new_session=True,
     )  # fmt: skip
     if done.returncode == 99 or "unshare failed" in done.stderr:
-        pytest.skip(f"no small disk can be mounted here: {done.stderr}")
+        pytest.skip(f"nothing can be mounted here: {done.stderr}")
     return done
+
+
+def steps(output: str) -> dict[str, str]:
+    """What each command of a script said, and ``code N`` behind it."""
+    parts = output.split("== ")
+    return {part.partition("\n")[0]: part.partition("\n")[2] for part in parts[1:]}
+
+
+def each(commands: Sequence[str]) -> str:
+    return "".join(
+        f'echo "== {command}"; echo other-value | {sys.executable} -m apex_llm.cli keys {command} 2>&1; echo code $?\n'
+        for command in commands
+    )
+
+
+def test_a_read_only_file_system_is_read_and_says_why_it_is_not_written(store: Path, tmp_path: Path) -> None:
+    """A container's read-only volume, and a home on a disk that was mounted read-only after a fault."""
+    changing = ["set github --stdin", "remove github", "grant p github", "rotate --encryption-keys", "audit --archive"]
+    handing_out = ["show github --reveal --force-pipe", "exec crawler github -- env"]
+    before = (store / "store.age").read_bytes()
+
+    done = on_a_read_only_disk(
+        store, each(["list", "status", "verify", "exec --audit on crawler github -- env", *changing, *handing_out])
+    )
+
+    said = steps(done.stdout)
+    assert done.returncode == 0, done
+    for command in ("list", "status", "verify", "exec --audit on crawler github -- env"):
+        assert said[command].endswith("code 0\n"), said
+    for command in (*changing, *handing_out):
+        assert said[command].endswith("code 1\n"), said
+        assert "Read-only file system" in said[command]
+        assert "hint: The file system is read-only. Point APEX_LLM_HOME" in said[command]
+        assert "Traceback" not in said[command]
+        assert SECRET not in said[command]
+    assert "--audit on" in said["exec crawler github -- env"]
+    assert (store / "store.age").read_bytes() == before
 
 
 def test_a_full_disk_loses_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,9 +527,66 @@ def test_a_full_disk_loses_nothing_and_says_so(tmp_path: Path, monkeypatch: pyte
     assert done.returncode == 0, done
     assert "The disk is full. Free some space; the store is as it was." in done.stderr
     assert "Traceback" not in done.stderr
+    assert done.stderr.count("error:") == 1
     failed, recovered = [line for line in done.stdout.splitlines() if line.startswith("code ")]
     assert (failed, recovered) == ("code 1", "code 0")
     assert SECRET in done.stdout
+
+
+def test_every_command_on_a_full_disk_ends_in_a_sentence_and_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    monkeypatch.setenv("APEX_LLM_HOME", str(disk / "store"))
+    monkeypatch.setenv("APEX_LLM_MASTER_KEY", MASTER_KEY)
+    keys = f"{sys.executable} -m apex_llm.cli keys"
+    recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+    refused = [
+        "set github --stdin", "remove github", "grant p github", "rotate --encryption-keys", "audit --archive",
+        f"rotate --recovery-key --recovery-file {disk}/recovery",
+        f"rotate --master-key --new-master-key-file {disk}/master",
+        f"export {disk}/out --recipient {recipient}",
+        f"--home {disk}/another init --no-recovery-key",
+    ]  # fmt: skip
+
+    done = on_a_small_disk(
+        disk,
+        f"{keys} init --no-recovery-key 2>/dev/null && echo {SECRET} | {keys} set github --stdin || exit 98\n"
+        f"head -c 1000000 /dev/zero > {disk}/rest 2>/dev/null\n"
+        + each(refused)
+        + f"echo '== left'; ls -A {disk}; rm {disk}/rest\n"
+        + each(["show github --reveal --force-pipe", "verify", "audit --archive --json", "verify --json"]),
+    )
+
+    said = steps(done.stdout)
+    assert done.returncode == 0, done
+    for command in refused:
+        assert said[command].endswith("code 1\n"), said[command]
+        assert "No space left on device" in said[command], said[command]
+        assert "hint: " in said[command] or "Nothing was done; name another file." in said[command]
+        assert "Traceback" not in said[command]
+    assert SECRET in said["show github --reveal --force-pipe"]
+    assert said["verify"].startswith("All is well"), said
+    assert said["audit --archive --json"].endswith("code 0\n"), said
+    assert said["verify --json"].endswith("code 0\n"), said
+    assert sorted(said["left"].split()) == ["another", "rest", "store"]
+
+
+def test_a_recovery_key_is_not_changed_where_the_new_one_has_no_room(store: Path, tmp_path: Path) -> None:
+    """A file can often be made on a full disk, and not be filled: the new key would be lost, and the old one out."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    before = (store / "store.age").read_bytes()
+    done = on_a_small_disk(
+        disk,
+        f"head -c 1000000 /dev/zero > {disk}/rest 2>/dev/null\n"
+        + each([f"rotate --recovery-key --recovery-file {disk}/recovery"])
+        + f"test ! -e {disk}/recovery || exit 97\n",
+    )
+    assert done.returncode == 0, done
+    assert "recovery cannot be written: No space left on device. Nothing was done" in done.stdout
+    assert (store / "store.age").read_bytes() == before
 
 
 def test_no_secret_leaves_without_its_line_in_the_log(store: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn
 import click
 
 from apex_llm.cli.keys.session import MASTER_KEY_VARIABLES, Session, pass_session, plugin_name, service_name
+from apex_llm.errors import KeyStoreError
 
 # What opens stores is nothing that a child should have.
 _WITHHELD = (*MASTER_KEY_VARIABLES, "APEX_AGENT_MASTER_KEY")
@@ -165,7 +166,12 @@ def exec_(
     chosen = _names(names)
     with session.opened(audit=audit) as manager:
         retrieve = manager.get_api_key_secure if kind == "api_key" else manager.get_oauth_token_secure
-        value = retrieve(plugin, service, model=model)
+        try:
+            value = retrieve(plugin, service, model=model)
+        except KeyStoreError as error:
+            if audit == "required" and error.code is not None:  # the disk's
+                error.hint = f"{error.hint or ''} Or go on without a line in the log: --audit on.".strip()
+            raise
     if value is None:
         raise click.ClickException(
             f"{plugin} may have the {kind} of {service}, but there is none. "

@@ -9,7 +9,7 @@ import click
 from apex_llm.cli.exit_codes import ExitCode
 from apex_llm.cli.keys.output import json_option, moment, print_json, printable, table
 from apex_llm.cli.keys.session import Session, pass_session
-from apex_llm.errors import KeyStoreError
+from apex_llm.errors import KeyStoreError, NoKeyStoreError
 from apex_llm.keys import StoreStatus
 
 
@@ -80,12 +80,19 @@ _ISOLATION = {
 def verify(session: Session, as_json: bool) -> int:
     """Check the store, its files, its backups and the audit log. Ends with 1 if something is wrong."""
     with session.opened(damaged_too=True) as manager:
-        found = manager.verify()
+        found, exists = manager.verify(), manager.status().exists
     if as_json:
         print_json(found)
     else:
         for problem in found.problems:
             click.echo(printable(problem))
+        if any(problem.startswith("Audit log: ") for problem in found.problems):
+            click.echo(
+                "Look at the log. Then apex-llm keys audit --archive --damaged puts it away and begins a new one.",
+                err=True,
+            )
+        if not exists:
+            click.echo("Make one with: apex-llm keys init", err=True)
         if found.ok:
             backups = ", ".join(f"{name} (generation {number})" for name, number in found.backups.items())
             click.echo(
@@ -101,6 +108,7 @@ def verify(session: Session, as_json: bool) -> int:
 @click.option("--denied", is_flag=True, help="Only what was refused.")
 @click.option("--last", type=click.IntRange(1), default=None, metavar="N", help="Only the last N of these.")
 @click.option("--archive", is_flag=True, help="Put the log away under a name of its own, and go on in a new one.")
+@click.option("--damaged", is_flag=True, help="With --archive: put it away although it is not as it was left.")
 @json_option
 @pass_session
 def audit(
@@ -110,16 +118,23 @@ def audit(
     denied: bool,
     last: int | None,
     archive: bool,
+    damaged: bool,
     as_json: bool,
 ) -> None:
     """Print the audit log. It needs no key, so it may have been written by anybody: "verify" says whether it was."""
+    if damaged and not archive:
+        raise click.UsageError("--damaged goes with --archive.")
     if archive:
         with session.opened() as manager:
-            click.echo(manager.archive_audit_log())
+            click.echo(manager.archive_audit_log(damaged=damaged))
         return
+    manager = session.manager()
+    entries = manager.audit_entries()
+    if not entries and not manager.status().exists:
+        raise NoKeyStoreError(f"There is no key store in {manager.path}.", hint="Make one with: apex-llm keys init")
     found = [
         entry
-        for entry in session.manager().audit_entries()
+        for entry in entries
         if plugin in (None, entry.plugin)
         if service is None or service in (entry.service or "").split(" ") or service == entry.service
         if not denied or entry.decision != "allowed"

@@ -31,6 +31,9 @@ _ATTEMPTS = 3
 # What the library advises in Python's words, in those of the command line.
 _HINTS = {
     "Run verify().": "Run: apex-llm keys verify",
+    "Look at what verify() says; then archive_audit_log(damaged=True).": (
+        "Look at what apex-llm keys verify says; then add --damaged."
+    ),
     "delete_credential() removes one.": "apex-llm keys remove SERVICE removes one.",
     "set_api_key() stores a first one.": "apex-llm keys set SERVICE stores a first one.",
     "Give passphrase=, master_key= or keyring=True for the new key.": (
@@ -42,6 +45,7 @@ _HINTS = {
     "Use a passphrase or a master key.": "Give --new-passphrase or --new-master-key-file FILE.",
 }
 _MAX_INPUT_BYTES = 1 << 20
+_KEY_FILE_BYTES = 128
 
 
 def service_name(value: str) -> str:
@@ -236,27 +240,42 @@ def _decoded(content: bytes, what: str) -> str:
     return text
 
 
+def _fill(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
+    os.fsync(descriptor)
+
+
 @contextlib.contextmanager
 def new_secret_file(path: Path) -> Generator[Callable[[Secret], None]]:
-    """A new file of mode 0600, made before the secret is, so that the secret has a place to go.
+    """A new file of mode 0600, with room for a key, made before the key is, so that the key has a place to go.
 
     Yields what writes it. The file is removed again if nothing was written.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    descriptor = -1
     try:
         descriptor = os.open(path, flags, 0o600)
+        _fill(descriptor, b"\n" * _KEY_FILE_BYTES)
     except FileExistsError:
         raise click.UsageError(f"{path} is there already; name a new file.") from None
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {os.strerror(error.errno or 0)}.") from error
+        if descriptor >= 0:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise click.ClickException(
+            f"{path} cannot be written: {os.strerror(error.errno or 0)}. Nothing was done; name another file."
+        ) from error
     written = False
 
     def write(secret: Secret) -> None:
         nonlocal written
         try:
-            left = f"{secret.reveal()}\n".encode()
-            while left:
-                left = left[os.write(descriptor, left) :]
+            content = f"{secret.reveal()}\n".encode()
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            _fill(descriptor, content)
+            os.ftruncate(descriptor, len(content))
             os.fsync(descriptor)
         except OSError as error:
             raise click.ClickException(f"{path} cannot be written: {os.strerror(error.errno or 0)}.") from error
