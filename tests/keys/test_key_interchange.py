@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pyrage
 import pytest
+from age_by_hand import passphrase_file
 from hypothesis import given
 from hypothesis import strategies as st
-from keys_support import MASTER_KEY, VALUE, figure
+from keys_support import MASTER_KEY, VALUE, figure, store_behind, typed
 
 from apex_llm.keys import ApiKeyManager
 from apex_llm.keys.bech32 import decode, encode, identity_from_bytes, identity_to_bytes
@@ -90,13 +91,35 @@ def test_a_store_that_age_wrote_opens_here(home: Path, key_file: Path) -> None:
 
 
 @needs_age
-def test_a_passphrase_store_opens_with_age_in_two_steps(home: Path) -> None:
+def test_a_passphrase_store_opens_with_age(home: Path, tmp_path: Path) -> None:
     """identity.age is what age calls an identity file: encrypted with a passphrase, one key a line."""
-    ApiKeyManager(home, passphrase="correct horse").set_api_key("aws_bedrock", VALUE)
-    identity = pyrage.passphrase.decrypt((home / "identity.age").read_bytes(), "correct horse")
-    (home / "key.txt").write_bytes(identity)
-    document = json.loads(age("--decrypt", "-i", str(home / "key.txt"), str(home / "store.age")))
+    store_behind("correct horse", home)
+    plain = tmp_path / "plain.json"
+    command = ["age", "--decrypt", "-i", home / "identity.age", "-o", plain, home / "store.age"]
+    assert typed(command, ("passphrase", "wrong horse")) != 0
+    assert typed(command, ("passphrase", "correct horse")) == 0
+    document = json.loads(plain.read_bytes())
     assert document["credentials"]["aws_bedrock"]["api_key"]["current"]["value"] == VALUE
+
+
+@needs_age
+def test_an_identity_that_age_sealed_with_a_passphrase_opens_here(home: Path, key_file: Path) -> None:
+    ApiKeyManager(home, master_key=MASTER_KEY).set_api_key("aws_bedrock", VALUE)
+    sealed = home / "identity.age"
+    twice = (("passphrase", "correct horse"), ("passphrase", "correct horse"))
+    assert typed(["age", "--passphrase", "-o", sealed, key_file], *twice) == 0
+    sealed.chmod(0o600)
+
+    assert ApiKeyManager(home, passphrase="correct horse", environ={}).get_api_key("aws_bedrock") == VALUE
+
+
+def test_a_passphrase_file_written_from_the_specification_opens_with_pyrage() -> None:
+    """Tests whose subject is not scrypt rely on it."""
+    for size in (0, 1, 75, 65_536):
+        plaintext = os.urandom(size)
+        assert pyrage.passphrase.decrypt(passphrase_file(plaintext, "correct horse"), "correct horse") == plaintext
+    with pytest.raises(pyrage.DecryptError):
+        pyrage.passphrase.decrypt(passphrase_file(b"x", "correct horse"), "wrong horse")
 
 
 @given(st.binary(min_size=32, max_size=32))

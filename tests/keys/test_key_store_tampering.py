@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import time
+import tracemalloc
 from pathlib import Path
 
 import pyrage
@@ -41,6 +42,8 @@ def test_every_flipped_bit_is_noticed(home: Path) -> None:
         manager.set_api_key(f"service-{number}", {"key": f"secret-{number}", "padding": "x" * 400})
     content = (home / "store.age").read_bytes()
     bits = list(range(len(content) * 8))
+    assert 28_000 < len(bits) < 40_000  # about 4 KiB
+    print(f"K4: {len(bits) if FULL else 3000} of {len(bits)} bits")
     for bit in bits if FULL else random.Random(4).sample(bits, 3000):
         changed = bytearray(content)
         changed[bit // 8] ^= 1 << bit % 8
@@ -161,11 +164,32 @@ HOSTILE_HEADERS = {
 @pytest.mark.parametrize("name", HOSTILE_HEADERS)
 @pytest.mark.parametrize("expected", ["X25519", "scrypt"])
 def test_a_hostile_header_is_refused_before_it_costs_anything(name: str, expected) -> None:
-    """K10."""
+    """K10: within a second, and in the memory of the part of the header that is looked at."""
+    tracemalloc.start()
     began = time.process_time()
+    try:
+        with pytest.raises(UnsupportedFormatError):
+            check_header(HOSTILE_HEADERS[name], expected=expected, what="it")
+        took, (_, most) = time.process_time() - began, tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert took < 1.0
+    assert most < 4 << 20
+
+
+@pytest.mark.parametrize("name", HOSTILE_HEADERS)
+@pytest.mark.parametrize("file", ["store.age", "identity.age"])
+def test_a_hostile_file_is_refused_by_whoever_opens_the_store(home: Path, file: str, name: str) -> None:
+    """K10, through the front door: with such a header the passphrase's file never gets to scrypt."""
+    fresh(home).set_api_key("service", "value")
+    (home / file).touch(mode=0o600)
+    (home / file).write_bytes(HOSTILE_HEADERS[name])
+    began = time.process_time()
+
     with pytest.raises(UnsupportedFormatError):
-        check_header(HOSTILE_HEADERS[name], expected=expected, what="it")
-    assert time.process_time() - began < 1.0
+        ApiKeyManager(home, passphrase="any", environ={}).get_api_key("service")
+
+    assert time.process_time() - began < 2.0
 
 
 def test_a_store_that_is_too_long_is_not_read(home: Path) -> None:
@@ -217,6 +241,7 @@ def test_mutated_stores_give_typed_errors_only(manager: ApiKeyManager, home: Pat
     """K18, on the bytes: flips, cuts, doubled and swapped pieces, and lines of other headers."""
     content = (home / "store.age").read_bytes()
     chance = random.Random(18)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(figure(3000, 200_000)):
         changed = bytearray(content)
         for _ in range(chance.randint(1, 4)):
@@ -241,6 +266,8 @@ def test_mutated_stores_give_typed_errors_only(manager: ApiKeyManager, home: Pat
         except KeyStoreError:
             continue
         pytest.fail(f"mutation {number} was read")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 100_000  # KiB on Linux: no input may cost much, nor leave anything behind
 
 
 def test_mutated_documents_open_or_give_typed_errors(manager: ApiKeyManager, home: Path) -> None:
