@@ -14,6 +14,7 @@ import functools
 import gc
 import json
 import logging
+import os
 import pickle
 import sys
 import weakref
@@ -54,9 +55,11 @@ _WATCHED = (
 _LOGGERS = {"apex_llm": logging.DEBUG, "httpx": logging.DEBUG, "httpcore": logging.DEBUG, "asyncio": logging.NOTSET}
 _MOST = 300  # of one kind and one test; fuzzers make thousands that are alike
 _LONGEST = 64 << 10
-# Errors that leave the key store are cleared of what their frames held; those of calls are not, and such
-# tools show the headers of a call that failed there: docs/explanation/key-custody.md says so.
-_CLEARED = str(Path(apex_llm.__file__).parent / "keys")
+# Errors that leave the key store or a provider are cleared of what our frames held. Inside they are not yet, and
+# what runs on the command line, or plays a cloud, holds keys by its nature and prints no traceback.
+_ROOM = str(Path(apex_llm.__file__).parent) + os.sep
+_APART = tuple(_ROOM + name + os.sep for name in ("cli", "emulator", "testing"))
+_DOORS = tuple(_ROOM + name + os.sep for name in ("keys", "providers"))
 
 
 def spellings(secret: str) -> set[str]:
@@ -258,10 +261,15 @@ def _texts(error: BaseException) -> Iterator[str]:
 
 def _locals(traceback: TracebackType | None) -> Iterator[tuple[str, str]]:
     """What tools that print locals (rich, cgitb, ``pytest -l``) would show of our frames, once an error left them."""
-    if traceback is not None and _is_ours(traceback):
+    files: list[str] = []
+    step = traceback
+    while step is not None:
+        files.append(step.tb_frame.f_code.co_filename)
+        step = step.tb_next
+    if not files or _is_ours(files[0]) or not any(file.startswith(_DOORS) for file in files):
         return
     while traceback is not None:
-        if _is_ours(traceback):
+        if _is_ours(traceback.tb_frame.f_code.co_filename):
             code = traceback.tb_frame.f_code
             for name, value in list(traceback.tb_frame.f_locals.items()):
                 if isinstance(value, (str, bytes)):
@@ -271,8 +279,8 @@ def _locals(traceback: TracebackType | None) -> Iterator[tuple[str, str]]:
         traceback = traceback.tb_next
 
 
-def _is_ours(traceback: TracebackType) -> bool:
-    return traceback.tb_frame.f_code.co_filename.startswith(_CLEARED)
+def _is_ours(file: str) -> bool:
+    return file.startswith(_ROOM) and not file.startswith(_APART)
 
 
 def _shown(value: object) -> str:

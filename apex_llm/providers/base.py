@@ -21,6 +21,7 @@ import msgspec
 from apex_llm.codecs.base import ChatCodec
 from apex_llm.errors import ApexLlmError, ConfigurationError, ContentFilteredError, InvalidRequestError
 from apex_llm.providers.endpoints import Endpoint
+from apex_llm.providers.frames import clear_frames
 from apex_llm.streaming import (
     EventStream,
     Exchange,
@@ -445,6 +446,7 @@ class BaseLlmProvider(ABC):
             error.provider = error.provider or self.name
             error.model = error.model or request.model
             error.request_id = error.request_id or request_id_in(error.headers)
+            clear_frames(error)
             raise
 
     async def _open(self, request: ChatRequest, on_route: Callable[[Route], None]) -> Exchange:

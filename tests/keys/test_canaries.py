@@ -21,7 +21,7 @@ _HEAD = """
 import base64, copy, logging, sys, warnings
 import pytest
 from canaries import MASTER_KEY, STORED_SECRET
-from apex_llm import ApiKeyManager, BedrockProvider, PluginHandle
+from apex_llm import ApiKeyManager, BedrockProvider, PluginHandle, providers
 from apex_llm.emulator import Emulator, RecordedRequest
 from apex_llm.errors import ApexLlmError, KeyStoreError
 from apex_llm.keys.document import check_value
@@ -60,6 +60,12 @@ LEAKS = {
     "the traceback with locals of a ConfigurationError, at check_value": """
     with pytest.raises(ApexLlmError):
         check_value({"key": STORED_SECRET, "odd": object()})""",
+    "the traceback with locals of a ApexLlmError, at fail: secret": """
+    source = "def fail(secret):\\n    raise ApexLlmError('failed')\\n"
+    space = {"ApexLlmError": ApexLlmError}
+    exec(compile(source, providers.__file__, "exec"), space)
+    with pytest.raises(ApexLlmError):
+        space["fail"](MASTER_KEY)""",
     "the repr of a Told shows": """
     class Told(BedrockProvider):
         def __repr__(self): return STORED_SECRET

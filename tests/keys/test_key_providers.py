@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import httpx
 import pytest
 from keys_support import MASTER_KEY
 
@@ -20,7 +22,8 @@ from apex_llm import (
     provider_for,
 )
 from apex_llm.credentials.manager import credentials_from_manager
-from apex_llm.emulator import Emulator
+from apex_llm.emulator import Answer, Emulator
+from apex_llm.errors import ApexLlmError, MissingCredentialsError
 
 CLOUDS = ("aws_bedrock", "azure_openai")
 QUICK = RetryPolicy(base_delay_transient=0.0, base_delay_throttle=0.0)
@@ -248,3 +251,71 @@ async def test_a_manager_of_somebody_elses_is_not_asked_for_models(cloud: Emulat
 
     async with make("aws_bedrock", Theirs(), plugin="reports") as provider:
         assert await provider.generate_text("Hi")
+
+
+FAILURES = {
+    "refused": Answer.error("internal"),
+    "closed": Answer.cut(reset=True),
+    "silent": Answer.text("late", first_delay=30),
+}
+
+
+def frames(error: BaseException) -> list[tuple[str, dict[str, object]]]:
+    """File and variables of every frame that a tool would print."""
+    found: list[tuple[str, dict[str, object]]] = []
+    behind: BaseException | None = error
+    while behind is not None:
+        step: TracebackType | None = behind.__traceback__
+        while step is not None:
+            found.append((step.tb_frame.f_code.co_filename, dict(step.tb_frame.f_locals)))
+            step = step.tb_next
+        behind = behind.__cause__ or (None if behind.__suppress_context__ else behind.__context__)
+    return found
+
+
+@pytest.mark.parametrize("transport", ["http11", "httpx"])
+@pytest.mark.parametrize("service", CLOUDS)
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_an_error_of_a_call_takes_no_credentials_along_in_its_traceback(
+    cloud: Emulator, manager: ApiKeyManager, service: str, transport: str, failure: str
+) -> None:
+    """rich, cgitb and error trackers print the variables of frames; signed headers were among them."""
+    manager.set_api_key(service, credentials(cloud, service))
+    cloud.script(FAILURES[failure])
+    client = httpx.AsyncClient(trust_env=False) if transport == "httpx" else None
+    async with make(service, manager, http_client=client) as provider:
+        with pytest.raises(ApexLlmError) as caught:
+            await provider.with_options(retry=None, timeout=0.5).generate_text("Hello")
+
+    seen = frames(caught.value)
+    ours = [(file, held) for file, held in seen if "/apex_llm/" in file]
+    assert any("/transport/" in file or "/providers/" in file for file, _ in ours)  # the lines are still there
+    secrets = (cloud.secret_access_key, cloud.api_key, "Signature=")
+    assert not [
+        (file, name)
+        for file, held in ours
+        for name, value in held.items()
+        if any(secret in repr(value) for secret in secrets)
+    ]
+    if client is not None:
+        await client.aclose()
+
+
+async def test_an_error_of_the_set_up_does_not_take_the_environment_along(
+    cloud: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*cloud.environment, *cloud.conflicting_variables):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "half-a-pair-0123456789")
+    async with BedrockProvider(default_model="claude") as provider:
+        for attempt in (provider.initialize, lambda: provider.generate_text("Hello")):
+            with pytest.raises(MissingCredentialsError) as caught:
+                await attempt()
+            assert not [
+                (file, name)
+                for file, held in frames(caught.value)
+                if "/apex_llm/" in file
+                for name, value in held.items()
+                if "half-a-pair" in repr(value)
+            ]

@@ -31,6 +31,7 @@ from apex_llm.providers.azure_openai.endpoints import AzureSurface, azure_surfac
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route, read_body
 from apex_llm.providers.endpoints import parse_endpoint, path_segment
+from apex_llm.providers.frames import clears_frames
 from apex_llm.transport.authenticate import BearerAuthentication, HeaderKeyAuthentication, azure_attempt_headers
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.observe import Observer
@@ -212,6 +213,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
     async def _plane(self) -> Plane:
         return (await self._ready()).plane
 
+    @clears_frames
     async def _set_up(self) -> _Ready:
         environ = self._backend.environ
         kept: Mapping[str, Any] = {}
@@ -246,6 +248,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
         # Several calls may have got here at once; the first one's result is everybody's.
         return self._memory.setdefault("ready", _Ready(surface, plane, credentials))
 
+    @clears_frames
     async def _check_credentials(self, plane: Plane) -> None:
         await (await self._ready()).credentials.source.get()
 

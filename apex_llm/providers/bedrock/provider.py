@@ -33,6 +33,7 @@ from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route, rea
 from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, validate_region
 from apex_llm.providers.bedrock.models import is_opaque, resolve_alias
 from apex_llm.providers.endpoints import Endpoint, parse_endpoint, path_segment
+from apex_llm.providers.frames import clears_frames
 from apex_llm.transport.authenticate import BearerAuthentication, SigV4Authentication, aws_attempt_headers
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.observe import Observer
@@ -195,6 +196,7 @@ class BedrockProvider(BaseLlmProvider):
         ready = self._memory.get("ready") or await self._set_up()
         return ready.runtime
 
+    @clears_frames
     async def _set_up(self) -> _Ready:
         environ = self._backend.environ
         kept: Mapping[str, Any] = {}
@@ -255,6 +257,7 @@ class BedrockProvider(BaseLlmProvider):
             ),
         )
 
+    @clears_frames
     async def _check_credentials(self, plane: Plane) -> None:
         await self._memory["ready"].credentials.get()
 
