@@ -8,11 +8,14 @@ from __future__ import annotations
 
 __all__ = ["ipv4", "ipv6", "is_address", "is_link_local", "is_loopback"]
 
+import functools
+
 TYPE_CHECKING = False  # as in apex_llm
 if TYPE_CHECKING:
     from ipaddress import IPv6Address
 
 
+@functools.lru_cache(maxsize=64)  # pure, and each connection asks again
 def ipv4(host: str) -> tuple[int, ...] | None:
     """The four numbers of an IPv4 address in its usual form; ``None`` for anything else."""
     parts = host.split(".")

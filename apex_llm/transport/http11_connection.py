@@ -39,6 +39,7 @@ class Http11Connection(asyncio.BufferedProtocol):
         host: For error messages.
         raw_socket: Kept, since it is all that can be closed once the loop is gone.
         read_buffer: What the loop reads into; free again as soon as ``buffer_updated`` returns.
+        names: See ``ResponseParser``; shared by the connections of a pool, as they hear the same ones.
         keep_alive_seconds: How long it may idle.
         on_idle: Called when it can take another request.
         on_closed: Called once when it cannot any more.
@@ -71,6 +72,7 @@ class Http11Connection(asyncio.BufferedProtocol):
         host: str,
         raw_socket: socket.socket,
         read_buffer: memoryview,
+        names: dict[bytes, str],
         keep_alive_seconds: float,
         on_idle: Callable[[Http11Connection], None],
         on_closed: Callable[[Http11Connection], None],
@@ -83,7 +85,7 @@ class Http11Connection(asyncio.BufferedProtocol):
         self._on_idle = on_idle
         self._on_closed = on_closed
         self._pid = os.getpid()
-        self._parser = ResponseParser(peer=host)
+        self._parser = ResponseParser(peer=host, names=names)
         self._timer = LazyTimer(loop, self._on_timer)
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None

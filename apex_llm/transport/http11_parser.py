@@ -41,6 +41,7 @@ class ResponseParser:
 
     Args:
         peer: The server's name, for error messages.
+        names: Where the names of headers are remembered, as they came and in lower case; bounded.
     """
 
     __slots__ = (
@@ -82,9 +83,9 @@ class ResponseParser:
     failure: ApexLlmError | None
     """Why nothing more can be read; body bytes that came before it were given out."""
 
-    def __init__(self, *, peer: str) -> None:
+    def __init__(self, *, peer: str, names: dict[bytes, str] | None = None) -> None:
         self._peer = peer
-        self._names: dict[bytes, str] = {}
+        self._names = {} if names is None else names
         # llhttp's body pieces go straight into this list, with an empty piece at the start of each
         # chunk: no Python code runs per chunk, joining ignores the marks, and counting them gives the chunks.
         self._fed: list[bytes] = []
@@ -282,7 +283,14 @@ class ResponseParser:
 
     def _check_framing(self) -> ApexLlmError | None:
         codings = ""
-        for name, value in self.headers:
+        headers = self.headers
+        by_name = dict(headers)
+        if "transfer-encoding" not in by_name and "content-encoding" not in by_name:
+            length = by_name.get("content-length")  # llhttp refuses a second one
+            if length is not None:
+                self._body_length = int(length)
+            return None
+        for name, value in headers:
             if name not in _WATCHED:
                 continue
             if name == "content-length":

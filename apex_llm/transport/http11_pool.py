@@ -15,6 +15,7 @@ import math
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -31,8 +32,11 @@ _MOST_AT_ONCE = 128
 """Connections that are being opened at a time. Thousands of calls that begin together would overrun the server's
 backlog, and count the time in which the loop opens the others' connections as time to connect."""
 
-_KEEP_ALIVE_OPTIONS = (("TCP_KEEPIDLE", 120), ("TCP_KEEPALIVE", 120), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
+_KEEP_ALIVE_OPTIONS: Final = (("TCP_KEEPIDLE", 120), ("TCP_KEEPALIVE", 120), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
 """Load balancers and NAT gateways drop silent connections after 350 s; a long pause before a token is silent."""
+_KEEP_ALIVE: Final = tuple(
+    [(getattr(socket, name), value) for name, value in _KEEP_ALIVE_OPTIONS if hasattr(socket, name)]
+)
 
 
 _READ_SIZE = 64 * 1024
@@ -63,6 +67,7 @@ class OriginPool:
         """Connections that are open or being opened."""
         self._closed = False
         self._read_buffer = memoryview(bytearray(_READ_SIZE))
+        self._names: dict[bytes, str] = {}
         self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
         self._queue: collections.deque[asyncio.Future[Http11Connection | None]] = collections.deque()
 
@@ -174,15 +179,26 @@ class OriginPool:
 
     async def _open_in_time(self, request: HttpRequest, deadline: float) -> Http11Connection:
         limit = request.timeout.connect
+        waits = self._turns.locked()
         connect_deadline = math.inf
-        scope = asyncio.timeout_at(None if deadline == math.inf else deadline)
+        if not waits:
+            await self._turns.acquire()  # at once
+            if limit is not None:
+                connect_deadline = self._loop.time() + limit
+        when = min(deadline, connect_deadline)
+        scope = asyncio.timeout_at(None if when == math.inf else when)
         host = self._origin.host
         try:
-            async with scope, self._turns:
-                if limit is not None:
-                    connect_deadline = self._loop.time() + limit
-                    scope.reschedule(min(deadline, connect_deadline))
-                return await self._open_now()
+            async with scope:
+                if waits:
+                    await self._turns.acquire()
+                    if limit is not None:
+                        connect_deadline = self._loop.time() + limit
+                        scope.reschedule(min(deadline, connect_deadline))
+                try:
+                    return await self._open_now()
+                finally:
+                    self._turns.release()
         except ApexLlmError:
             raise
         except (OSError, UnicodeError, ValueError) as error:
@@ -203,6 +219,7 @@ class OriginPool:
             host=origin.host,
             raw_socket=opened,
             read_buffer=self._read_buffer,
+            names=self._names,
             keep_alive_seconds=self._settings.keep_alive_seconds,
             on_idle=self.give_back,
             on_closed=self._on_closed,
@@ -254,10 +271,9 @@ class OriginPool:
             opened.settimeout(0)
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEP_ALIVE_OPTIONS:
-                if hasattr(socket, option):
-                    with contextlib.suppress(OSError):
-                        opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+            with contextlib.suppress(OSError):
+                for option, value in _KEEP_ALIVE:
+                    opened.setsockopt(socket.IPPROTO_TCP, option, value)
             await self._loop.sock_connect(opened, target)
         except BaseException:
             opened.close()
