@@ -306,6 +306,9 @@ def main() -> int:
     parser.add_argument("--cancellations", type=int, default=10_000)
     parser.add_argument("--thread-minutes", type=float, help="for the blocking twin; a sixth of minutes if left out")
     parser.add_argument("--threads", type=int, default=16)
+    parser.add_argument("--round-seconds", type=float, help="how often all calls end and memory is looked at")
+    parser.add_argument("--most-growth", type=float, help="MiB from the first look at memory to the last")
+    parser.add_argument("--least-finished", type=int, default=1, help="streams and calls that must have ended well")
     options = parser.parse_args()
     from thread_soak import soak_threads  # which takes its faults from here
 
@@ -313,17 +316,21 @@ def main() -> int:
         if options.cancellations:
             asyncio.run(_cancel(server.environment, options.cancellations))
             gc.collect()
+        rounds = {} if options.round_seconds is None else {"round_seconds": options.round_seconds}
         report = asyncio.run(
-            soak(server.environment, seconds=options.minutes * 60, streams=options.streams, seed=options.seed)
+            soak(server.environment, seconds=options.minutes * 60, streams=options.streams, seed=options.seed, **rounds)
         )
         print(report, flush=True)
         minutes = options.minutes / 6 if options.thread_minutes is None else options.thread_minutes
         if minutes:
             blocking = soak_threads(
-                server.environment, seconds=minutes * 60, threads=options.threads, seed=options.seed
+                server.environment, seconds=minutes * 60, threads=options.threads, seed=options.seed, **rounds
             )
             print(f"\nThe blocking twin, {options.threads} threads:\n{blocking}")
-    return 1 if _bad(report) or (minutes and _bad(blocking)) else 0
+    reports = [report, blocking] if minutes else [report]
+    grew = options.most_growth is not None and any(each.growth > options.most_growth for each in reports)
+    idle = report.outcomes["finished"] < options.least_finished
+    return 1 if grew or idle or any(map(_bad, reports)) else 0
 
 
 def _bad(report: Report) -> bool:

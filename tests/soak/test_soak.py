@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from emulator_process import EmulatorProcess
-from soak import Report, soak
-from thread_soak import soak_threads
 
 pytestmark = [
     pytest.mark.slow,
@@ -16,24 +14,15 @@ pytestmark = [
 ]
 
 
-def assert_healthy(report: Report, *, calls: int) -> None:
-    assert not report.untyped, report
-    assert not report.late, report
-    assert report.sockets_after == report.sockets_before, report
-    assert report.growth < 8.0, report
-    assert report.outcomes["finished"] > calls, report
-    assert report.outcomes["StreamInterruptedError"] > calls / 10, report
+def test_a_minute_with_random_faults_leaks_nothing_and_never_surprises() -> None:
+    """In a process of its own: what the suite keeps of logs and errors would be counted as leaks."""
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("soak.py")),
+        *("1", "--round-seconds", "6", "--cancellations", "200", "--thread-minutes", "0.1"),
+        *("--most-growth", "8", "--least-finished", "500"),
+    ]
 
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
-def test_a_minute_of_streams_with_random_faults_leaks_nothing_and_never_surprises() -> None:
-    with EmulatorProcess() as server:
-        report = asyncio.run(soak(server.environment, seconds=60.0, round_seconds=6.0, streams=50))
-
-    assert_healthy(report, calls=500)
-
-
-def test_threads_with_random_faults_leak_nothing_and_are_never_surprised() -> None:
-    with EmulatorProcess() as server:
-        report = soak_threads(server.environment, seconds=4.0, round_seconds=2.0, threads=16)
-
-    assert_healthy(report, calls=50)
+    assert done.returncode == 0, done.stdout + done.stderr
