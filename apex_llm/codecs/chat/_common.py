@@ -19,6 +19,7 @@ __all__ = [
     "media",
     "merge_extra_body",
     "nearest_effort",
+    "only_text",
     "results_first",
     "tool_result_text",
     "tool_schema",
@@ -59,6 +60,26 @@ def leave_out(warnings: list[str], option: str, reason: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------- turns
+
+
+def only_text(request: ChatRequest) -> str | None:
+    """The text of a request that is one text of the user and asks for nothing else."""
+    messages = request.messages
+    if len(messages) != 1 or len(messages[0].parts) != 1:
+        return None
+    part = messages[0].parts[0]
+    if not isinstance(part, TextPart) or messages[0].role != "user" or not part.text.strip():
+        return None
+    without_options = ChatRequest(
+        model=request.model,
+        messages=messages,
+        max_tokens=request.max_tokens,
+        extra_headers=request.extra_headers,
+        extra_query=request.extra_query,
+        timeout=request.timeout,
+    )
+    return part.text if request == without_options else None
+
 
 Turn: TypeAlias = tuple[str, list[Part]]
 """Role (``user``, ``assistant``, ``system``) and parts."""

@@ -64,7 +64,7 @@ class OpenAIChatCodec:
         choices = answer.choices
         if not choices:
             raise ResponseFormatError("The chat completion has no choices.")
-        choice = min(choices, key=_index)
+        choice = choices[0] if len(choices) == 1 else min(choices, key=_index)
         message = choice.message or Delta()
         parts, refused = _parts(message)
         extra, warnings = _extra(answer, choice, message), ()
@@ -77,7 +77,7 @@ class OpenAIChatCodec:
             message=Message("assistant", parts),
             finish_reason=finish_reason_of(
                 choice.finish_reason,
-                has_calls=any(isinstance(part, ToolCallPart) for part in parts),
+                has_calls=len(parts) > 0 and isinstance(parts[-1], ToolCallPart),
                 refused=refused,
             ),
             raw_finish_reason=choice.finish_reason,
@@ -101,6 +101,17 @@ def _index(choice: AnswerChoice) -> int:
 
 
 def _parts(message: Delta) -> tuple[tuple[Part, ...], bool]:
+    text = message.content
+    if (
+        isinstance(text, str)
+        and text
+        and message.tool_calls is None
+        and message.refusal is None
+        and message.reasoning_content is None
+        and message.reasoning is None
+        and message.function_call is None
+    ):
+        return (TextPart(text=text),), False
     parts: list[Part] = []
     reasoning = reasoning_text(message)
     if reasoning:

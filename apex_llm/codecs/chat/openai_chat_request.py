@@ -13,6 +13,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
+from apex_llm.codecs.chat._common import only_text
 from apex_llm.codecs.chat.openai_chat_profile import OpenAIChatProfile
 from apex_llm.codecs.json_text import encode_json
 from apex_llm.errors import InvalidRequestError
@@ -37,8 +38,25 @@ _MOST_STOPS: Final = 4
 
 def encode_request(request: ChatRequest, profile: OpenAIChatProfile, *, stream: bool) -> tuple[bytes, tuple[str, ...]]:
     """The JSON body, and a warning for each option that had to be left out."""
+    if text := only_text(request):
+        # What most requests are; the long way round comes to the same.
+        body: dict[str, Any] = {"model": request.model} if profile.body_model else {}
+        body["messages"] = [{"role": "user", "content": text}]
+        if request.max_tokens is not None:
+            body[profile.token_limit] = request.max_tokens
+        if stream:
+            _add_stream(body, profile)
+        return encode_json(body, what="The chat request"), ()
     body, warnings = _Request(request, profile).build(stream=stream)
     return encode_json(body, what="The chat request"), tuple(warnings)
+
+
+def _add_stream(body: dict[str, Any], profile: OpenAIChatProfile, extra: Mapping[str, Any] | None = None) -> None:
+    if profile.stream_flag:
+        body["stream"] = True
+        # Azure's own-data search refuses stream_options.
+        if profile.stream_options and (extra is None or "data_sources" not in extra):
+            body["stream_options"] = {"include_usage": True}
 
 
 def _refuse(problem: str, hint: str) -> InvalidRequestError:
@@ -71,11 +89,8 @@ class _Request:
         if request.reasoning_effort is not None and self._can(profile.reasoning_effort, "reasoning_effort"):
             body["reasoning_effort"] = self._effort(request.reasoning_effort)
         extra = request.extra_body or {}
-        if stream and profile.stream_flag:
-            body["stream"] = True
-            # Azure's own-data search refuses stream_options.
-            if profile.stream_options and "data_sources" not in extra:
-                body["stream_options"] = {"include_usage": True}
+        if stream:
+            _add_stream(body, profile, extra)
         _merge(body, extra)
         return body, self._warnings
 

@@ -12,6 +12,7 @@ from apex_llm.codecs.chat._common import (
     json_schema_format,
     leave_out,
     merge_extra_body,
+    only_text,
     tool_schema,
     tools_in_history,
 )
@@ -30,7 +31,7 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
         request: What is asked.
         model: The id that tells the family; usually the request's own.
     """
-    if text := _only_text(request):
+    if text := only_text(request):
         return _encode_text(text, request.max_tokens), ()
     warnings: list[str] = []
     family = family_of(model)
@@ -74,25 +75,6 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
         leave_out(warnings, "seed", "Converse has no such option")
     merge_extra_body(body, request.extra_body)
     return encode_json(body, what="The request"), tuple(warnings)
-
-
-def _only_text(request: ChatRequest) -> str | None:
-    """The text of a request that is one text of the user and asks for nothing else."""
-    messages = request.messages
-    if len(messages) != 1 or len(messages[0].parts) != 1:
-        return None
-    part = messages[0].parts[0]
-    if not isinstance(part, TextPart) or messages[0].role != "user" or not part.text.strip():
-        return None
-    without_options = ChatRequest(
-        model=request.model,
-        messages=messages,
-        max_tokens=request.max_tokens,
-        extra_headers=request.extra_headers,
-        extra_query=request.extra_query,
-        timeout=request.timeout,
-    )
-    return part.text if request == without_options else None
 
 
 def _encode_text(text: str, max_tokens: int | None) -> bytes:
