@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["ChunkFraming", "EventStreamFraming", "SseFraming"]
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -66,18 +67,21 @@ class EventStreamFraming:
 
     def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
         """Event type and payload of each frame that is complete."""
-        if not self._begun:
-            self._begun = True
-            return self._opening(data)
-        frames = self._decoder.feed(data)
-        return frames if self._decoder.plain else self._events(frames)
+        if self._begun:
+            return self._frames(data)
+        self._begun = True
+        return itertools.chain.from_iterable(self._opening(data))
 
     def finish(self) -> Iterator[tuple[str, bytes]]:
         """Nothing more; raises ``StreamTruncatedError`` for part of a frame left over."""
         self._decoder.finish()
         return iter(())
 
-    def _opening(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+    def _frames(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+        frames = self._decoder.feed(data)
+        return frames if self._decoder.plain else self._events(frames)
+
+    def _opening(self, data: bytes) -> Iterator[Iterator[tuple[str, bytes]]]:
         """The first bytes, with the first frames taken singly: who waits for them need not wait for all the others."""
         position = 0
         for _ in range(_SINGLY):
@@ -85,9 +89,9 @@ class EventStreamFraming:
             end = position + int.from_bytes(data[position : position + 4], "big")
             if not position < end < len(data):
                 break
-            yield from self._events(self._decoder.feed(data[position:end]))
+            yield self._frames(data[position:end])
             position = end
-        yield from self._events(self._decoder.feed(data[position:]))
+        yield self._frames(data[position:])
 
     def _events(self, frames: Iterator[tuple[Any, bytes]]) -> Iterator[tuple[str, bytes]]:
         for name, payload in frames:
