@@ -169,6 +169,15 @@ def processes_table(results: Mapping[str, Result]) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
+def _run_line(run: Result, *, several: bool) -> str:
+    rounds = f"{run['rounds']} round{'s' if run['rounds'] > 1 else ''}"
+    load = f"load average {run['machine']['load_before']:g} at the start"
+    what = "; each question was asked of everybody in one of these runs" if several else ""
+    return (
+        f"- Taken on {run['date']} with `{run['command']}`: {rounds}, {run.get('minutes', 0):g} minutes, {load}{what}."
+    )
+
+
 def conditions(results: Mapping[str, Result]) -> str:
     """Under which conditions the figures were taken."""
     one = next(iter(results.values()))
@@ -176,15 +185,14 @@ def conditions(results: Mapping[str, Result]) -> str:
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     pinned = "client and server pinned to a core each" if machine["pinned"] else "processes not pinned"
     processor = f", {machine['processor']}" if machine["processor"] else ""
-    rounds = f"{one['rounds']} round{'s' if one['rounds'] > 1 else ''}"
-    load = f"load average {machine['load_before']:g} at the start"
     place = f"{machine['system']} {machine['architecture']}, {machine['cores']} cores{processor}"
+    runs = {result["command"]: result for result in results.values()}
     lines = [
-        f"- Taken on {one['date']} with `{one['command']}`: {rounds}, {one.get('minutes', 0):g} minutes, {load}.",
+        *(_run_line(run, several=len(runs) > 1) for run in runs.values()),
         f"- {machine['python']} on {place}; {pinned}.",
         f"- {named}.",
     ]
-    if machine["load_before"] > machine["cores"] / 2:
+    if any(run["machine"]["load_before"] > machine["cores"] / 2 for run in runs.values()):
         lines.append(
             "- **The machine was busy with other work.** CPU times are too high for all, wall times (first piece, "
             "start, gap, slow streams) are those of a queue; only ratios of CPU times say something. Run it again on "
