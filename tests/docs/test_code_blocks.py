@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,8 +48,14 @@ def _blocks(page: Path) -> Iterator[Block]:
 BLOCKS = [block for page in PAGES for block in _blocks(page)]
 
 
+def _case(block: Block) -> Any:
+    prints_a_key = "age-secret-key-" in block.code
+    marks = [pytest.mark.shows_secrets("prints an identity, as the page says")] if prints_a_key else []
+    return pytest.param(block, id=block.place, marks=marks)
+
+
 @pytest.mark.usefixtures("apex_llm_emulator", "capsys")
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b.runs], ids=lambda block: block.place)
+@pytest.mark.parametrize("block", [_case(block) for block in BLOCKS if block.runs])
 def test_a_python_block_runs_against_the_emulator(
     block: Block, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
