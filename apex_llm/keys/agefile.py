@@ -54,17 +54,18 @@ def check_header(content: bytes, *, expected: Literal["X25519", "scrypt"], what:
     """
     if content.startswith(_ARMOUR):
         raise UnsupportedFormatError(f"{what} is an armoured age file.", hint="Write it without age's option --armor.")
-    lines = content[:_MAX_HEADER_BYTES].split(b"\n")
+    end = content.find(b"\n--- ", 0, _MAX_HEADER_BYTES)
+    lines = content[: end if end >= 0 else _MAX_HEADER_BYTES].split(b"\n")
     if lines[0] != _VERSION:
         raise UnsupportedFormatError(
             f"{what} is not an age file{' (it is empty)' if not content else ''}.",
             hint="Was it written by another program, or cut off? Backups are beside the store (.bak.1 to .bak.3).",
         )
+    if end < 0:
+        raise UnsupportedFormatError(f"The header of {what} does not end within {_MAX_HEADER_BYTES} bytes.")
     stanzas = 0
     kinds: list[bytes] = []
     for line in lines[1:]:
-        if line.startswith(b"--- "):
-            break
         if not line.startswith(b"-> "):
             continue
         stanzas += 1
@@ -74,8 +75,6 @@ def check_header(content: bytes, *, expected: Literal["X25519", "scrypt"], what:
         kinds.append(words[1])
         if words[1] == b"scrypt":
             _check_work_factor(words, what)
-    else:
-        raise UnsupportedFormatError(f"The header of {what} does not end within {_MAX_HEADER_BYTES} bytes.")
     known = [kind for kind in kinds if not kind.endswith(b"-grease")]
     if not known or any(kind != expected.encode() for kind in known) or (expected == "scrypt" and len(kinds) > 1):
         found = ", ".join(sorted({kind.decode("ascii", "replace")[:20] for kind in known})) or "nothing known"

@@ -33,6 +33,7 @@ _TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".new-", ".tmp"
 SECOND_NAME = f"{_TEMPORARY_PREFIX}backup{_TEMPORARY_SUFFIX}"
 """What ``Directory.link`` calls a file before it is renamed; swept up with the other leftovers."""
 _OTHERS = 0o077
+_LOOKS = 3  # for the second name of a file that has two
 _REPLACED = 5  # times that a file is opened anew; some file systems give it another number each time
 _HINTS = {
     errno.ENOSPC: "The disk is full. Free some space; the store is as it was.",
@@ -172,13 +173,7 @@ class Directory:
         except OSError as error:
             raise translated(error, what) from error
         try:
-            found = self._layer.status(descriptor)
-            names = 1
-            if found.st_nlink == 2 and twins:
-                if any(self._is(twin, found) for twin in twins):
-                    names = 2
-                else:
-                    found = self._layer.status(descriptor)  # the second name may be gone by now
+            found, names = self._settled(descriptor, twins)
             _check(found, self.full(name), directory=False, names=names)
             if found.st_size > limit:
                 raise UnsupportedFormatError(
@@ -196,6 +191,19 @@ class Directory:
             raise translated(error, what) from error
         finally:
             self._let_go(descriptor)
+
+    def _settled(self, descriptor: int, twins: Sequence[str]) -> tuple[os.stat_result, int]:
+        """An open file's status, and how many names it may have: two while ``twins`` tell of the second one."""
+        found = self._layer.status(descriptor)
+        for _ in range(_LOOKS):
+            if found.st_nlink != 2 or not twins:
+                break
+            # Linux counts a new name before it can be found. Listing the directory waits for who is changing it.
+            self._layer.names(self._path, self._descriptor)
+            if any(self._is(twin, found) for twin in twins):
+                return found, 2
+            found = self._layer.status(descriptor)  # the second name may be gone by now
+        return found, 1
 
     def _is(self, name: str, found: os.stat_result) -> bool:
         """Whether ``name`` is the file that was found."""

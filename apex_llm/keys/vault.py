@@ -374,6 +374,7 @@ class Vault:
 
     @contextlib.contextmanager
     def _transaction(self, *, create: bool = False) -> Generator[tuple[Directory, _Loaded | None]]:
+        former = self._cached  # taking a large document apart takes a while: not before others may write
         try:
             with Directory.opened(self.path, self._layer, create=create) as directory:
                 with directory.locked(
@@ -384,6 +385,7 @@ class Vault:
                         self._settle(directory)  # nobody else may move the anchor meanwhile
                 # Others may write while this waits for the disk; what they build on becomes durable with theirs.
                 self._settle(directory)
+            del former
         except FileNotFoundError:
             self._check_absence([])
             raise self.no_store() from None
@@ -539,7 +541,10 @@ def _nothing_to_do(place: Place) -> None:
 
 
 def _retire(document: Document, now: float) -> None:
-    for kinds in document.credentials.values():
-        for record in kinds.values():
-            if record.previous is not None and record.retire_at is not None and now >= record.retire_at:
-                record.previous = record.retire_at = None
+    for record in [
+        record
+        for kinds in document.credentials.values()
+        for record in kinds.values()
+        if record.retire_at is not None and now >= record.retire_at
+    ]:
+        record.previous = record.retire_at = None

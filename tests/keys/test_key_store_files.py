@@ -14,6 +14,7 @@ from keys_support import MASTER_KEY, VALUE, OpenBook, figure
 
 from apex_llm.errors import KeyStoreError, PermissionsTooOpenError
 from apex_llm.keys import ApiKeyManager
+from apex_llm.keys.files import SECOND_NAME
 from apex_llm.keys.os_layer import OsLayer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and links of POSIX")
@@ -86,6 +87,36 @@ def test_a_second_name_of_the_store_is_refused(tmp_path: Path, name: str) -> Non
 
     with pytest.raises(PermissionsTooOpenError, match="2 names"):
         use(home)
+
+
+@pytest.mark.parametrize("then", ["the name", "nothing more"])
+def test_a_second_name_that_is_counted_before_it_can_be_found_is_waited_for(tmp_path: Path, then: str) -> None:
+    """K6: ext4 counts a new name first and puts it into the directory then; who lists the directory waits for that."""
+    home = tmp_path / "store"
+    make_store(home)
+    store, becoming = home / "store.age", home / SECOND_NAME
+
+    class BeingLinked(OsLayer):
+        counted = True
+
+        def status(self, descriptor: int) -> os.stat_result:
+            found = super().status(descriptor)
+            if self.counted and found.st_ino == store.stat().st_ino:
+                fields = list(found)
+                fields[stat.ST_NLINK] = 2
+                return os.stat_result(fields, {"st_mtime_ns": found.st_mtime_ns, "st_ctime_ns": found.st_ctime_ns})
+            return found
+
+        def names(self, path: str, directory: int) -> list[str]:
+            if self.counted:
+                self.counted = False
+                if then == "the name":
+                    os.link(store, becoming)
+            return super().names(path, directory)
+
+    layer = BeingLinked()
+    assert ApiKeyManager(home, unlockers=[OpenBook()], os_layer=layer).get_api_key("aws_bedrock") == VALUE
+    assert not layer.counted
 
 
 @pytest.mark.parametrize("kind", ["symbolic link", "hard link", "FIFO", "directory", "device", "somebody else's"])
