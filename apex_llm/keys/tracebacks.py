@@ -1,20 +1,20 @@
-"""Errors that leave the key store take no secrets along in their tracebacks.
+"""The door of the key store, at which errors leave the variables of their frames behind.
 
-A traceback keeps the frames that it went through, with their variables, and there are tools that print
-those (rich, cgitb, error trackers, ``pytest -l``). Here they hold keys and passphrases. Lines and names
-stay; the variables of our frames, and of what they called, are cleared at the door.
+``apex_llm.types.tracebacks`` says why. Here the frames hold keys and passphrases, and so do those of what is
+called: nothing of it goes on after an error, so they are cleared as well.
 """
 
 from __future__ import annotations
 
 __all__ = ["clears_tracebacks"]
 
-import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar, cast
+
+from apex_llm.types.tracebacks import clear_frames
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,25 +45,7 @@ def _clearing(function: Callable[P, R]) -> Callable[P, R]:
             return function(*arguments, **options)
         except BaseException as error:
             del arguments, options  # this frame stays in the traceback
-            _clear(error)
+            clear_frames(error, within=_HERE, and_called=True)
             raise
 
     return call
-
-
-def _clear(error: BaseException) -> None:
-    seen: set[int] = set()
-    behind: list[BaseException | None] = [error]
-    while behind:
-        each = behind.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        behind += (each.__cause__, each.__context__)
-        step = each.__traceback__
-        while step is not None and not step.tb_frame.f_code.co_filename.startswith(_HERE):
-            step = step.tb_next  # the caller's own frames are none of our business
-        while step is not None:
-            with contextlib.suppress(RuntimeError):  # it is still running
-                step.tb_frame.clear()
-            step = step.tb_next

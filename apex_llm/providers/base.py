@@ -21,7 +21,6 @@ import msgspec
 from apex_llm.codecs.base import ChatCodec
 from apex_llm.errors import ApexLlmError, ConfigurationError, ContentFilteredError, InvalidRequestError
 from apex_llm.providers.endpoints import Endpoint
-from apex_llm.providers.frames import clear_frames
 from apex_llm.streaming import (
     EventStream,
     Exchange,
@@ -49,6 +48,7 @@ from apex_llm.types.models import ModelInfo
 from apex_llm.types.requests import ChatOptions, ChatRequest, TextOptions
 from apex_llm.types.responses import ChatResponse
 from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
+from apex_llm.types.tracebacks import clear_frames
 
 T = TypeVar("T")
 

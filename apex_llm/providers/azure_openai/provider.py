@@ -31,7 +31,6 @@ from apex_llm.providers.azure_openai.endpoints import AzureSurface, azure_surfac
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route, read_body
 from apex_llm.providers.endpoints import parse_endpoint, path_segment
-from apex_llm.providers.frames import clears_frames
 from apex_llm.transport.authenticate import BearerAuthentication, HeaderKeyAuthentication, azure_attempt_headers
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.observe import Observer
@@ -42,6 +41,7 @@ from apex_llm.types.requests import ChatRequest
 from apex_llm.types.responses import ChatResponse
 from apex_llm.types.secrets import Secret
 from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
+from apex_llm.types.tracebacks import clears_frames
 
 _logger = logging.getLogger("apex_llm.azure_openai")
 

@@ -33,7 +33,6 @@ from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route, rea
 from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, validate_region
 from apex_llm.providers.bedrock.models import is_opaque, resolve_alias
 from apex_llm.providers.endpoints import Endpoint, parse_endpoint, path_segment
-from apex_llm.providers.frames import clears_frames
 from apex_llm.transport.authenticate import BearerAuthentication, SigV4Authentication, aws_attempt_headers
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.observe import Observer
@@ -43,6 +42,7 @@ from apex_llm.types.models import ModelInfo
 from apex_llm.types.requests import ChatRequest
 from apex_llm.types.secrets import CredentialSource, Secret
 from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
+from apex_llm.types.tracebacks import clears_frames
 
 # What a first call may do without is imported where it begins: streams, listings, managers, Claude's own format.
 if TYPE_CHECKING:

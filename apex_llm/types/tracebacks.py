@@ -1,8 +1,8 @@
-"""Errors that leave a provider take no credentials along in their tracebacks.
+"""Errors that leave us take no credentials along in their tracebacks.
 
 A traceback keeps the frames that it went through, with their variables, and there are tools that print those
-(rich, cgitb, error trackers). Ours hold signed headers, heads of requests and the environment. Lines and names
-stay; the variables go. Frames of other libraries are left alone: they may belong to something that goes on.
+(rich, cgitb, error trackers, ``pytest -l``). Ours hold keys, signed headers and the environment. Lines and names
+stay; the variables go. Who lets an error out calls this last: providers, and the key store.
 """
 
 from __future__ import annotations
@@ -16,11 +16,18 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
-_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - pathlib would have to be loaded
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - pathlib would have to be loaded
 
 
-def clear_frames(error: BaseException) -> None:
-    """Drop the variables of our frames that ``error`` went through, and those behind it; running ones keep theirs."""
+def clear_frames(error: BaseException, *, within: str = _PACKAGE, and_called: bool = False) -> None:
+    """Drop the variables of frames that ``error`` went through, and of those behind it; running ones keep theirs.
+
+    Args:
+        error: With its causes and contexts.
+        within: The beginning of the file names of the frames that are meant.
+        and_called: Also what those have called, whoever wrote it. Only where nothing of it may be suspended
+            and go on later: clearing ends it.
+    """
     seen: set[int] = set()
     behind: list[BaseException | None] = [error]
     while behind:
@@ -28,10 +35,12 @@ def clear_frames(error: BaseException) -> None:
         if each is None or id(each) in seen:
             continue
         seen.add(id(each))
-        behind += (each.__cause__, None if each.__suppress_context__ else each.__context__)
-        step = each.__traceback__
+        behind += (each.__cause__, each.__context__)
+        step, entered = each.__traceback__, False
         while step is not None:
-            if step.tb_frame.f_code.co_filename.startswith(_OURS):
+            ours = step.tb_frame.f_code.co_filename.startswith(within)
+            entered = entered or ours
+            if ours or (and_called and entered):
                 with contextlib.suppress(RuntimeError):  # it is still running
                     step.tb_frame.clear()
             step = step.tb_next
