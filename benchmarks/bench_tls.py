@@ -5,11 +5,10 @@ from __future__ import annotations
 __all__ = ["BENCHMARK", "measure_here"]
 
 import asyncio
-from functools import partial
 
 from benchmarks import clients
 from benchmarks.harness import Benchmark, Case, Figures, Host, Plan, in_child
-from benchmarks.load import calls, closed, loaded, pieces_of, streams
+from benchmarks.load import call_and_piece, closed
 
 _WIDTH = 20
 
@@ -20,29 +19,11 @@ def measure_here(case: Case, plan: Plan, host: Host) -> Figures:
     async def main() -> Figures:
         target = clients.Target(host.tls_port, width=_WIDTH, tls=True)
         client = clients.make(case.wire, case.variant, target)
-        figures = {
-            f"{case.wire}_call": await loaded(partial(_calls, client), plan=plan, port=host.port, width=_WIDTH),
-            f"{case.wire}_piece": await loaded(
-                partial(_streams, client, f"bench.burst-{plan.pieces}"),
-                plan=plan,
-                port=host.port,
-                width=1,
-                units=plan.pieces,
-                warm_up=partial(_streams, client, "bench.burst-16"),
-            ),
-        }
+        figures = await call_and_piece(client, case.wire, plan=plan, port=host.port, width=_WIDTH)
         await closed(client)
         return figures
 
     return asyncio.run(main())
-
-
-async def _calls(client: object, count: int) -> None:
-    await calls(client, "bench.call", count=count, width=_WIDTH)
-
-
-async def _streams(client: object, model: str, count: int) -> None:
-    await streams(client, model, count=count, width=1, pieces=pieces_of(model.removeprefix("bench.")))
 
 
 def _measure(case: Case, plan: Plan, host: Host) -> Figures:

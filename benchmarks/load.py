@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "call_and_piece",
     "calls",
     "closed",
     "first_pieces",
@@ -22,6 +23,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,28 @@ async def _shared(one: Callable[[], Any], *, count: int, width: int, blocking: b
                 finished.result()
     else:
         await asyncio.gather(*(worker() for _ in range(width)))
+
+
+async def call_and_piece(client: Any, wire: str, *, plan: Plan, port: int, width: int) -> dict[str, dict[str, float]]:
+    """What ``loaded`` says of calls, ``width`` at a time, and of the pieces of one burst after another."""
+
+    async def call(count: int) -> None:
+        await calls(client, "bench.call", count=count, width=width)
+
+    async def stream(mode: str, count: int) -> None:
+        await streams(client, f"bench.{mode}", count=count, width=1, pieces=pieces_of(mode))
+
+    return {
+        f"{wire}_call": await loaded(call, plan=plan, port=port, width=width),
+        f"{wire}_piece": await loaded(
+            partial(stream, f"burst-{plan.pieces}"),
+            plan=plan,
+            port=port,
+            width=1,
+            units=plan.pieces,
+            warm_up=partial(stream, "burst-16"),
+        ),
+    }
 
 
 async def loaded(
