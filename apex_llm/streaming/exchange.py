@@ -25,7 +25,8 @@ class Exchange:
     """One response that is being read: bytes to events, a batch at a time.
 
     Idle time is counted between events that carry meaning, and only while somebody waits for
-    them: keep-alives do not postpone it, and a caller who takes their time does not cause it.
+    them: neither keep-alives nor unknown events postpone it, though these are handed over as they
+    come, and a caller who takes their time does not cause it.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class Exchange:
         "_first",
         "_framing",
         "_idle",
+        "_left",
         "_now",
         "_over",
         "_response",
@@ -56,8 +58,11 @@ class Exchange:
         self._failure: ApexLlmError | None = None
         self._first: list[StreamEvent] | None = None
         self._rest: Iterator[tuple[str, bytes]] | None = None
+        self._left: float | None = None
+        """After events that carry no meaning, the seconds of silence that are left of those allowed."""
         self._straight = True
-        """Whether the next events are those of the next bytes: none are at hand, and the stream is not over."""
+        """Whether the next events are those of the next bytes: none are at hand, the stream is not over, and the
+        time that it may be silent begins anew."""
         self._tell: Callable[[ApexLlmError], None] | None = None
         response.deadline = request.deadline
 
@@ -75,7 +80,7 @@ class Exchange:
         """Read up to the first event that carries meaning; before it, every error is the typed error itself."""
         self._response.read_deadline = until
         try:
-            self._first = await self._events([], opening=True)
+            self._first = await self._events(opening=True)
             self._straight = False
             if self._idle is None:
                 self._response.read_deadline = None  # that of the first event, and of no other
@@ -96,7 +101,7 @@ class Exchange:
             return self._known()
         if self._idle is not None:
             self._response.read_deadline = self._now() + self._idle
-        return self._events([])
+        return self._events()
 
     async def _known(self) -> list[StreamEvent]:
         if self._first is not None:
@@ -108,7 +113,13 @@ class Exchange:
             return await self._after(rest)
         if self._failure is not None:
             raise self._failure
-        return []
+        if self._over:
+            return []
+        left, self._left = self._left, None
+        self._straight = True
+        if left is not None:
+            self._response.read_deadline = self._now() + left
+        return await self._events()
 
     async def _after(self, rest: Iterator[tuple[str, bytes]]) -> list[StreamEvent]:
         """What is left of the bytes in which the first events came."""
@@ -119,18 +130,20 @@ class Exchange:
                 events += self._decoder.feed(name, payload)
         except ApexLlmError as error:
             self._damaged(error)
-            if not _meaningful(events):
+            if not events:
                 raise
             return events
         if _meaningful(events):
             return events
         if self._idle is not None:
             self._response.read_deadline = self._now() + self._idle
-        return await self._events(events)
+        if not events:
+            return await self._events()
+        self._pause()
+        return events
 
-    async def _events(self, events: list[StreamEvent], *, opening: bool = False) -> list[StreamEvent]:
-        # Unknown events are handed over together with the next one that carries meaning, so
-        # that a server cannot keep a dead stream alive with them.
+    async def _events(self, *, opening: bool = False) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
         feed = self._decoder.feed
         while True:
             try:
@@ -156,11 +169,20 @@ class Exchange:
                     self.close()
             except ApexLlmError as error:
                 self._damaged(error)
-                if not _meaningful(events):
+                if not events or (opening and not _meaningful(events)):
                     raise
                 return events  # what was complete before the damage is delivered first
             if self._over or (events and (type(events[-1]) is not UnknownEvent or _meaningful(events))):
                 return events
+            if events and not opening:  # what begins with unknown events may still have to be tried again
+                self._pause()
+                return events
+
+    def _pause(self) -> None:
+        """Count on, from where it stands, how long there has been nothing that carries meaning."""
+        self._straight = False
+        until = self._response.read_deadline
+        self._left = None if until is None else until - self._now()
 
     def _damaged(self, error: ApexLlmError) -> None:
         self._failure = error

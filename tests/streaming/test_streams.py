@@ -245,9 +245,25 @@ async def test_keep_alives_do_not_postpone_the_idle_deadline() -> None:
     stream = stream_over(script)
     events = [event async for event in stream]
 
-    waiting = script.deadlines[1:5]
-    assert len(set(waiting)) == 1
+    waiting = [deadline for deadline in script.deadlines[1:5] if deadline is not None]
+    assert len(waiting) == 4
+    assert max(waiting) - min(waiting) < 1.0, "each began seven seconds anew"
     assert UnknownEvent("new", b"") in events
+
+
+async def test_the_time_a_caller_takes_over_an_unknown_event_is_not_silence() -> None:
+    script = Script([TextDelta("a")], [UnknownEvent("new", b"")], [TextDelta("b")])
+    stream = stream_over(script)
+    assert [await anext(stream), await anext(stream)] == [TextDelta("a"), UnknownEvent("new", b"")]
+    (waited,) = [deadline for deadline in script.deadlines[1:] if deadline is not None]
+
+    await asyncio.sleep(0.05)
+    assert await anext(stream) == TextDelta("b")
+
+    last = script.deadlines[-1]
+    assert last is not None
+    assert last - waited >= 0.045
+    await stream.aclose()
 
 
 async def test_the_deadline_of_the_first_event_is_not_that_of_the_next_ones() -> None:
@@ -398,11 +414,36 @@ async def test_the_first_content_does_not_wait_for_what_came_with_it() -> None:
     assert caught.value.partial.text == "ab"
 
 
-async def test_unknown_events_behind_the_first_content_are_kept_for_the_next() -> None:
-    script = Script([TextDelta("a"), UnknownEvent("new", b"{}")], [TextDelta("b")])
+@pytest.mark.parametrize("beside", [True, False], ids=["in one read", "in a read of their own"])
+@pytest.mark.parametrize("end", ["break", "cancel", "damage", "leave"])
+async def test_unknown_events_are_handed_over_as_they_come_however_the_stream_goes_on(beside: bool, end: str) -> None:
+    """Not kept for the next event that carries meaning, which may never come."""
+    last: list[StreamEvent | ApexLlmError] = [EventStreamError("bad checksum")] if end == "damage" else ["hang"]
+    unknown: list[StreamEvent | ApexLlmError] = [UnknownEvent("new", b"{}"), UnknownEvent("newer", b"{}")]
+    steps = [[TextDelta("a"), *unknown]] if beside else [[TextDelta("a")], unknown]
+    script = Script(*steps, ConnectionFailedError("reset") if end == "break" else last)
     stream = stream_over(script)
 
-    assert [event async for event in stream][:3] == [TextDelta("a"), UnknownEvent("new", b"{}"), TextDelta("b")]
+    assert [await anext(stream) for _ in range(3)] == [TextDelta("a"), *unknown]
+
+    if end == "leave":
+        await stream.aclose()
+    elif end == "cancel":
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await anext(stream)
+    else:
+        with pytest.raises(StreamInterruptedError) as caught:
+            await anext(stream)
+        assert caught.value.events_seen == 3
+
+
+async def test_unknown_events_before_a_refusal_do_not_keep_it_from_being_tried_again() -> None:
+    """In one read or in several: what begins with them has not begun to answer."""
+    unknown = UnknownEvent("new", b"{}")
+    for steps in ([[unknown, RateLimitError("slow down")]], [[unknown], [unknown], [RateLimitError("slow down")]]):
+        with pytest.raises(RateLimitError):
+            await anext(stream_over(Script(*steps)))
 
 
 async def test_a_blocked_answer_ends_a_text_stream_with_an_error_not_with_silence() -> None:
