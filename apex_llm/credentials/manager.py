@@ -7,8 +7,9 @@ seconds, so a rotated key reaches running providers and a revoked one leaves the
 
 from __future__ import annotations
 
-__all__ = ["ManagerCredentials", "credentials_from_manager"]
+__all__ = ["ManagerCredentials", "credentials_from_manager", "manager_for"]
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, TypeVar, cast
@@ -29,6 +30,7 @@ from apex_llm.types.secrets import AccessToken, AwsCredentials, CredentialSource
 
 _INTERVAL = 2.0
 _MOST_PERMITTED = 256
+_HINT = "Pass an ApiKeyManager, or an object with the same methods."
 _BEARER = ("bearer_token", "aws_bearer_token_bedrock", "api_key")
 _API_KEY = ("api_key", "azure_api_key", "azure_openai_api_key", "key")
 _AD_TOKEN = ("azure_ad_token", "ad_token", "bearer_token")
@@ -73,16 +75,49 @@ def credentials_from_manager(
     Raises:
         ConfigurationError: It is no such manager.
     """
-    method = "get_api_key"
+    manager = manager_for(manager, plugin=plugin)
+    return ManagerCredentials(manager, service, plugin=plugin, interval=interval, clock=clock)
+
+
+def manager_for(manager: Any, *, plugin: Any = None) -> Any:
+    """Whom to ask: ``manager`` itself, or what it has for providers that ask in a plugin's name.
+
+    Objects that answer to every name, such as mocks and remote proxies, are asked themselves: what they would give
+    for ``provider_access`` is nobody's.
+
+    Raises:
+        ConfigurationError: It is no such manager.
+    """
+    if isinstance(manager, type):
+        raise ConfigurationError(f"The key manager is the class {manager.__name__}, not an object of it.", hint=_HINT)
+    wanted = {"get_api_key": True}
     if plugin is not None:
         method = "get_api_key_secure"
-        manager = getattr(manager, "provider_access", manager)
-    if not callable(getattr(manager, method, None)):
-        raise ConfigurationError(
-            f"The key manager (a {type(manager).__name__}) has no method {method}().",
-            hint="Pass an ApiKeyManager, or an object with the same methods.",
-        )
-    return ManagerCredentials(manager, service, plugin=plugin, interval=interval, clock=clock)
+        wanted = {method: True, "permit_model": False}
+        access = getattr(manager, "provider_access", None)
+        if access is not None and _really_has(access, method):
+            manager = access
+        elif access is not None and _has_static(manager, "provider_access"):
+            raise ConfigurationError(
+                f"The key manager's provider_access (of a {type(manager).__name__}) is a {type(access).__name__} "
+                f"without {method}().",
+                hint="It is a property whose value has get_api_key_secure() and permit_model(), or is not there.",
+            )
+    for name, needed in wanted.items():
+        found = getattr(manager, name, None)
+        if not callable(found) and (needed or found is not None):
+            what = "no method" if found is None else f"a {type(found).__name__} for the method"
+            raise ConfigurationError(f"The key manager (a {type(manager).__name__}) has {what} {name}().", hint=_HINT)
+    return manager
+
+
+def _has_static(thing: Any, name: str) -> bool:
+    """Whether the name is there, rather than made up when it is asked for."""
+    return inspect.getattr_static(thing, name, None) is not None
+
+
+def _really_has(thing: Any, method: str) -> bool:
+    return _has_static(thing, method) and callable(getattr(thing, method, None))
 
 
 class ManagerCredentials:

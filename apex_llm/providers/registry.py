@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from apex_llm.providers.azure_openai import AzureOpenAIProvider
     from apex_llm.providers.bedrock import BedrockProvider
 
+_HINT: Final = "Pass the plugin's name or handle; for the application itself, make the provider with api_key_manager=."
 _NAMES: Final = ("aws_bedrock", "azure", "azure_openai", "bedrock")
 
 
@@ -70,6 +71,13 @@ def provider_for(manager: Any, plugin: Any, service: str, **config: Any) -> Base
         plugin: The plugin's name, or the ``PluginHandle`` that the host made for it.
         service: ``"aws_bedrock"`` or ``"azure_openai"``.
         **config: Further arguments of the provider's constructor.
+
+    Raises:
+        ConfigurationError: ``manager`` is no key manager, ``plugin`` is nobody, or no provider has that name.
     """
-    access = getattr(manager, "provider_access", manager)
-    return get_provider(service, api_key_manager=access, plugin=plugin, **config)
+    from apex_llm.credentials.manager import manager_for
+
+    if plugin is None or plugin == "":
+        # Asked in nobody's name, a manager would check nothing.
+        raise ConfigurationError(f"provider_for was given no plugin ({plugin!r}).", phase="prepare", hint=_HINT)
+    return get_provider(service, api_key_manager=manager_for(manager, plugin=plugin), plugin=plugin, **config)

@@ -418,6 +418,9 @@ def provider_for(manager: Any, plugin: Any, service: str, **config: Any) -> Base
         plugin: The plugin's name, or the ``PluginHandle`` that the host made for it.
         service: ``"aws_bedrock"`` or ``"azure_openai"``.
         **config: Further arguments of the provider's constructor.
+
+    Raises:
+        ConfigurationError: ``manager`` is no key manager, ``plugin`` is nobody, or no provider has that name.
     """
     return _twin(async_provider_for(manager, plugin, service, **config))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from unittest.mock import MagicMock, create_autospec
 
 import pytest
 from conftest import Clock
 
+from apex_llm import provider_for
 from apex_llm.credentials.aws import aws_credentials, bedrock_bearer
 from apex_llm.credentials.azure import azure_credentials
 from apex_llm.credentials.manager import credentials_from_manager
@@ -197,6 +199,76 @@ async def test_what_is_no_manager_or_no_entry_is_told() -> None:
         await held(Manager(aws_bedrock=5)).settings()
     with pytest.raises(MissingCredentialsError, match="of the kind that is needed"):
         await held(Manager(aws_bedrock={"note": "x"})).aws().get()
+
+
+@pytest.mark.parametrize("make", [MagicMock, lambda: MagicMock(spec=Manager()), lambda: create_autospec(Manager())])
+async def test_a_mock_of_a_manager_is_asked_itself_and_not_what_it_makes_up(make) -> None:
+    """It answers to ``provider_access`` too, with a mock of which nobody has told what to return."""
+    manager = make()
+    manager.get_api_key_secure.return_value = KEYS
+
+    source = held(manager, plugin="plugin-a")
+
+    assert (await source.aws().get()).access_key_id == "AKID"
+    manager.get_api_key_secure.assert_called_once_with("plugin-a", "aws_bedrock")
+
+
+async def test_a_proxy_of_a_manager_gives_what_the_manager_has_for_providers() -> None:
+    class Access(Manager):
+        def permit_model(self, plugin, service, models): ...
+
+    class WithAccess(Manager):
+        provider_access = Access(aws_bedrock=KEYS)
+
+    class Proxy:
+        def __init__(self, inner) -> None:
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+    source = held(Proxy(WithAccess()), plugin="plugin-a")
+
+    assert source.checks_models
+    assert (await source.aws().get()).access_key_id == "AKID"
+
+
+class AccessIsMethod(Manager):
+    def provider_access(self):
+        return self
+
+
+class AccessIsFlag(Manager):
+    provider_access = True
+
+
+class PermitIsFlag(Manager):
+    permit_model = True
+
+
+@pytest.mark.parametrize(
+    ("manager", "told"),
+    [
+        (Manager, "is the class Manager"),
+        (None, "NoneType. has no method get_api_key_secure"),
+        ({"aws_bedrock": KEYS}, "dict. has no method get_api_key_secure"),
+        (AccessIsMethod(), "provider_access .* is a method without get_api_key_secure"),
+        (AccessIsFlag(), "provider_access .* is a bool without get_api_key_secure"),
+        (PermitIsFlag(), "has a bool for the method permit_model"),
+    ],
+)
+def test_what_is_not_quite_a_manager_is_told_before_it_is_asked(manager, told) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        held(manager, plugin="plugin-a")
+    with pytest.raises(ConfigurationError, match=told):
+        provider_for(manager, "plugin-a", "aws_bedrock")
+
+
+@pytest.mark.parametrize("plugin", [None, ""])
+def test_a_provider_for_nobody_is_not_made(plugin) -> None:
+    """It would be one for the application, with nothing checked."""
+    with pytest.raises(ConfigurationError, match="no plugin"):
+        provider_for(Manager(aws_bedrock=KEYS), plugin, "aws_bedrock")
 
 
 async def test_managers_of_others_may_refuse_in_their_own_way() -> None:
