@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from apex_llm.errors import ConnectionFailedError
+
 T = TypeVar("T")
 
 
@@ -30,7 +32,11 @@ class SingleFlight(Generic[T]):
         self._flights: dict[tuple[asyncio.AbstractEventLoop, Hashable], asyncio.Future[T]] = {}
 
     async def run(self, key: Hashable, work: Callable[[], T]) -> T:
-        """The result of ``work``, or what it raised; cancelling one waiter leaves the others waiting."""
+        """The result of ``work``, or what it raised; cancelling one waiter leaves the others waiting.
+
+        Raises:
+            ConnectionFailedError: No thread could be started for it.
+        """
         loop = asyncio.get_running_loop()
         place = (loop, key)
         flight = self._flights.get(place)
@@ -38,9 +44,18 @@ class SingleFlight(Generic[T]):
             for other in [other for other in self._flights if other[0].is_closed()]:
                 del self._flights[other]
             flight = loop.create_future()
-            self._flights[place] = flight
+            thread = threading.Thread(target=_work, args=(loop, flight, work), name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise ConnectionFailedError(
+                    f"No thread could be started ({self._name}).",
+                    kind="network",
+                    phase="prepare",
+                    hint="The process, or its container, has as many threads as it may have.",
+                ) from error
+            self._flights[place] = flight  # only now: nobody must wait for what was never begun
             flight.add_done_callback(lambda done: self._land(place, done))
-            threading.Thread(target=_work, args=(loop, flight, work), name=self._name, daemon=True).start()
         return await asyncio.shield(flight)
 
     def _land(self, place: tuple[asyncio.AbstractEventLoop, Hashable], flight: asyncio.Future[T]) -> None:

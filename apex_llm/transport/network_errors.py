@@ -84,8 +84,10 @@ def connection_failed(error: BaseException | None, *, host: str, phase: str) -> 
             return ConnectionFailedError(f"The connection to {host} failed{reason}.", kind="network", phase=phase)
 
 
-def load_failed(error: ImportError | OSError) -> ConnectionFailedError | None:
-    """What it means that a module could not be loaded in the middle of a call; ``None`` if files are not short."""
+def load_failed(
+    error: ImportError | OSError, *, what: str = "A part of the package could not be loaded"
+) -> ConnectionFailedError | None:
+    """What it means that a file could not be read in the middle of a call; ``None`` if descriptors are not short."""
     if isinstance(error, OSError):
         short = error.errno in {errno.EMFILE, errno.ENFILE}
     else:
@@ -93,7 +95,7 @@ def load_failed(error: ImportError | OSError) -> ConnectionFailedError | None:
     if not short:
         return None
     return ConnectionFailedError(
-        "A part of the package could not be loaded: too many open files.",
+        f"{what}: too many open files.",
         kind="network",
         phase="prepare",
         hint=_MORE_FILES,

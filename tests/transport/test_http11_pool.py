@@ -340,6 +340,28 @@ async def test_many_calls_share_one_look_up(serve: Serve) -> None:
     await sender.aclose()
 
 
+async def test_a_look_up_for_which_no_thread_can_be_started_is_told_and_done_by_the_next_call(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container that has used up its threads; nobody waits for a look-up that never began."""
+    server = await serve(answering(http_answer()))
+    sender = Http11Sender(resolver=Resolver(lambda host, port: [(socket.AF_INET, ("127.0.0.1", port))]))
+    request = server.request(origin=Origin("http", "many.example", server.port))
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as shortage:
+        shortage.setattr(threading.Thread, "start", none_left)
+        for outcome in await asyncio.gather(*(call(sender, request) for _ in range(3)), return_exceptions=True):
+            assert isinstance(outcome, ConnectionFailedError)
+            assert "No thread could be started" in str(outcome)
+    async with asyncio.timeout(5):
+        assert await call(sender, request) == b"hello"
+
+    await sender.aclose()
+
+
 async def test_a_name_that_points_to_the_metadata_service_is_refused() -> None:
     """DNS is not ours: a name may be made to point anywhere."""
     sender = Http11Sender(resolver=resolving("169.254.169.254", "fe80::1"))
