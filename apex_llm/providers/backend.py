@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["Authentication", "Backend", "merge_headers", "query_string", "together"]
+__all__ = ["Authentication", "Backend", "merge_headers", "query_string"]
 
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol
 
 from apex_llm.errors import ApexLlmError, ConfigurationError, InvalidRequestError
 from apex_llm.protocol.sigv4 import percent_encode
@@ -19,8 +19,6 @@ from apex_llm.transport.observe import ObserveLayer, Observer
 from apex_llm.transport.pipeline import compose
 from apex_llm.transport.select import Sender, sender_for
 from apex_llm.types.http import Headers, HttpRequest, HttpResponse, Layer, Origin, Send
-
-T = TypeVar("T")
 
 _CLOSING_SECONDS = 1.0
 _OURS = frozenset(
@@ -52,11 +50,20 @@ class Backend:
         environ: Mapping[str, str],
         ssl_context: ssl.SSLContext | None,
         observers: Sequence[Observer],
+        provider: str,
+        stream_type: str,
         failure: Callable[[int, Headers, bytes, HttpRequest], ApexLlmError],
-        unexpected: Callable[[Headers, bytes, HttpRequest], ApexLlmError],
-        expected_content_type: Callable[[HttpRequest], str | None],
         obey_should_retry: bool = False,
     ) -> None:
+        def expected_content_type(request: HttpRequest) -> str | None:
+            return stream_type if request.stream else None
+
+        def unexpected(headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
+            from apex_llm.codecs.failures import unexpected_content
+
+            expected = stream_type if request.stream else "application/json"
+            return unexpected_content(headers, body, expected=expected, provider=provider, model=request.model)
+
         if max_connections is not None and max_connections < 1:
             raise ConfigurationError(f"max_connections must be None or at least 1, not {max_connections}.")
         if max_connections is not None and http_client is not None:
@@ -131,29 +138,6 @@ class Backend:
 async def _close(senders: Sequence[Sender]) -> None:
     for sender in senders:
         await sender.aclose()
-
-
-async def together(*calls: Callable[[], Awaitable[T]]) -> list[T]:
-    """All results, in the order of the calls, made at once; the first failure cancels the rest and is raised."""
-    import anyio
-
-    results: list[T | None] = [None] * len(calls)
-
-    async def keep(position: int, call: Callable[[], Awaitable[T]]) -> None:
-        results[position] = await call()
-
-    try:
-        async with anyio.create_task_group() as group:
-            for position, call in enumerate(calls):
-                group.start_soon(keep, position, call)
-    except BaseExceptionGroup as failures:
-        raise _first(failures) from failures
-    return cast("list[T]", results)
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = failures.exceptions[0]
-    return _first(cast("BaseExceptionGroup[BaseException]", error)) if isinstance(error, BaseExceptionGroup) else error
 
 
 def merge_headers(headers: Sequence[tuple[str, str]], extra: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:

@@ -7,6 +7,7 @@ __all__ = [
     "EventStream",
     "Exchange",
     "TextStream",
+    "content_filtered",
     "open_exchange",
     "place_in_body",
     "request_id_in",
@@ -15,4 +16,4 @@ __all__ = [
 
 from apex_llm.streaming.accumulator import Accumulator
 from apex_llm.streaming.exchange import Exchange, open_exchange, place_in_body, request_id_in, request_id_of
-from apex_llm.streaming.streams import EventStream, TextStream
+from apex_llm.streaming.streams import EventStream, TextStream, content_filtered

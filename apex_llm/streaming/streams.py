@@ -10,7 +10,7 @@ been handed over (``partial``).
 
 from __future__ import annotations
 
-__all__ = ["EventStream", "TextStream"]
+__all__ = ["EventStream", "TextStream", "content_filtered"]
 
 import sys
 import warnings
@@ -280,18 +280,6 @@ class TextStream(_Stream[str]):
         ContentFilteredError: At the end, when the provider blocked the answer; ``partial`` holds what came before.
     """
 
-    def __init__(
-        self,
-        opener: Callable[[], Awaitable[Exchange]],
-        *,
-        provider: str,
-        model: str,
-        request_warnings: Callable[[], Sequence[str]] = tuple,
-        blocked: Callable[[ChatResponse], ContentFilteredError] | None = None,
-    ) -> None:
-        super().__init__(opener, provider=provider, model=model, request_warnings=request_warnings)
-        self._blocked = blocked
-
     async def __anext__(self) -> str:
         while True:
             index = self._index
@@ -328,14 +316,12 @@ class TextStream(_Stream[str]):
         return False
 
     def _raise_if_blocked(self) -> None:
-        if self._blocked is None:
-            return
         self._account()
         if self._accumulator.finish_reason in _UNBLOCKED:
             return
         response = self.partial
         if response.blocked:
-            raise self._blocked(response)
+            raise content_filtered(response, provider=self._provider)
 
     async def next_batch(self) -> list[str]:
         """The pieces of text that have arrived, at least one, the first alone; ``[]`` at the end."""
@@ -347,6 +333,22 @@ class TextStream(_Stream[str]):
             if not await self._advance():
                 self._raise_if_blocked()
                 return []
+
+
+def content_filtered(response: ChatResponse, *, provider: str) -> ContentFilteredError:
+    """The error that stands for a blocked answer where only text is handed over."""
+    found = response.extra.get("content_filtered") or ()
+    return ContentFilteredError(
+        f"The answer was blocked by the provider ({response.raw_finish_reason}).",
+        categories=sorted({category for item in found for category in item["categories"]}),
+        where="completion",
+        provider=provider,
+        model=response.model,
+        request_id=response.request_id,
+        attempts=response.attempts,
+        partial=response,
+        hint="What had been written is in .partial. Rephrase, or change the filter or guardrail.",
+    )
 
 
 def _caller() -> str:

@@ -130,7 +130,7 @@ class _Writer:
 
     def _class(self, module: Module, node: ast.ClassDef) -> str:
         bases = {ast.unparse(base) for base in node.bases}
-        if not bases <= {"ABC", "BaseLlmProvider"}:
+        if not bases <= {"ABC", "BaseLlmProvider", "CallAlgorithm"}:
             module.stop(node, f"{node.name} inherits methods from elsewhere: {', '.join(sorted(bases))}")
         base = "SyncFacade" if node.name == "BaseLlmProvider" else f'SyncLlmProvider["Async{node.name}"]'
         lines = [f"class {node.name}({base}):", *docstring_of(node)]

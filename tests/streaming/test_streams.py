@@ -36,7 +36,7 @@ from apex_llm.types.events import (
 )
 from apex_llm.types.http import Headers, HttpRequest, HttpResponse, Origin, Timeout
 from apex_llm.types.messages import ReasoningPart, TextPart, ToolCallPart
-from apex_llm.types.responses import ChatResponse, FinishReason, Usage
+from apex_llm.types.responses import FinishReason, Usage
 
 END = StreamFinished(FinishReason.STOP, "end_turn", Usage(input_tokens=3, output_tokens=2))
 
@@ -447,9 +447,6 @@ async def test_unknown_events_before_a_refusal_do_not_keep_it_from_being_tried_a
 
 
 async def test_a_blocked_answer_ends_a_text_stream_with_an_error_not_with_silence() -> None:
-    def blocked(response: ChatResponse) -> ContentFilteredError:
-        return ContentFilteredError("blocked", where="completion", partial=response)
-
     script = Script([TextDelta("Well, ")])
     decoder = Decoder(script)
     decoder.finish = lambda: [StreamFinished(FinishReason.CONTENT_FILTER, "content_filter")]  # type: ignore[method-assign]
@@ -457,7 +454,6 @@ async def test_a_blocked_answer_ends_a_text_stream_with_an_error_not_with_silenc
         lambda: open_exchange(script.send, REQUEST, framing=lambda: script, decoder=lambda: decoder),
         provider="azure_openai",
         model="m",
-        blocked=blocked,
     )
 
     assert await anext(stream) == "Well, "

@@ -7,19 +7,22 @@ are all understood. The address of the portal itself is not an endpoint, and say
 
 from __future__ import annotations
 
-__all__ = ["AzureSurface", "azure_surface"]
+__all__ = ["AzureSurface", "azure_surface", "chat_target"]
 
+import functools
 import re
 
 import msgspec
 
-from apex_llm.errors import ConfigurationError, InvalidEndpointError
-from apex_llm.providers.endpoints import Endpoint, host_of, is_loopback, parse_endpoint
+from apex_llm.errors import ConfigurationError, InvalidEndpointError, InvalidRequestError
+from apex_llm.providers.backend import query_string
+from apex_llm.providers.endpoints import Endpoint, host_of, is_loopback, parse_endpoint, path_segment
 
 _TARGET = r"(?P<base>.*?)/openai/deployments/(?P<deployment>[^/]+)(?:/.*)?"
 _VERSION = r"\d{4}-\d{2}-\d{2}(-preview)?"
 _VERSIONLESS = {"v1", "latest", "preview"}
 _PORTALS = ("portal.azure.com", "ai.azure.com", "oai.azure.com", "portal.azure.us", "azure.microsoft.com")
+_DEPLOYMENT_HINT = "Pass the name of a deployment, as the portal lists it; it is not the model's name."
 
 
 class AzureSurface(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,3 +120,25 @@ def _pasted_version(query: str) -> str | None:
     from urllib.parse import parse_qs
 
     return parse_qs(query).get("api-version", [None])[0]
+
+
+@functools.lru_cache(maxsize=512)  # pure: the same few deployments, call after call
+def chat_target(root: str, deployment: str, *, is_v1: bool, query: tuple[tuple[str, str], ...]) -> str:
+    """Path and query of chat completions.
+
+    Args:
+        root: Of the surface, and so are ``is_v1`` and ``query``.
+        deployment: In the path of a dated version; in the body of v1, and checked all the same.
+        is_v1: See ``root``.
+        query: See ``root``.
+
+    Raises:
+        InvalidRequestError: It cannot be the name of a deployment.
+    """
+    if "/" in deployment:
+        raise InvalidRequestError(
+            f"The deployment contains a slash ({deployment[:80]!r}).", phase="prepare", hint=_DEPLOYMENT_HINT
+        )
+    segment = path_segment(deployment, what="deployment", hint=_DEPLOYMENT_HINT)
+    path = "/chat/completions" if is_v1 else f"/deployments/{segment}/chat/completions"
+    return root + path + query_string(*query)

@@ -8,30 +8,79 @@ resource lists base models, which are not deployments; ``ModelInfo.source`` says
 from __future__ import annotations
 
 __all__ = [
-    "DEPLOYMENTS_VERSION",
     "MANAGEMENT_SCOPE",
-    "MANAGEMENT_VERSION",
-    "MODELS_VERSION",
+    "list_models",
     "read_base_models",
     "read_data_plane_deployments",
     "read_managed_deployments",
 ]
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 import msgspec
 
-from apex_llm.errors import ResponseFormatError
+from apex_llm.errors import ConfigurationError, RequestError, ResponseFormatError
+from apex_llm.providers.algorithm import Get, Plane
+from apex_llm.providers.azure_openai.endpoints import AzureSurface
+from apex_llm.providers.backend import query_string
 from apex_llm.types.models import ModelInfo
 
-DEPLOYMENTS_VERSION: Final = "2023-03-15-preview"
+_DEPLOYMENTS_VERSION: Final = "2023-03-15-preview"
 """The last version of the data plane that lists deployments."""
-MODELS_VERSION: Final = "2024-10-21"
-MANAGEMENT_VERSION: Final = "2025-06-01"
+_MODELS_VERSION: Final = "2024-10-21"
+_MANAGEMENT_VERSION: Final = "2025-06-01"
 MANAGEMENT_SCOPE: Final = "https://management.azure.com/.default"
 
 _Item = Mapping[str, Any]
+
+_logger = logging.getLogger("apex_llm.azure_openai")
+
+
+async def list_models(
+    surface: AzureSurface, plane: Plane, *, get: Get, resource_id: str | None, management: Callable[[], Plane]
+) -> list[ModelInfo]:
+    """What the first plane that answers lists.
+
+    Args:
+        surface: Of the resource.
+        plane: The resource itself.
+        get: Asks a plane.
+        resource_id: As the management plane names the resource; without it, that plane is not asked.
+        management: The management plane; raises ``ConfigurationError`` where there is no way to it.
+    """
+    base = surface.endpoint.base_path
+    try:
+        target = f"{base}/openai/deployments{query_string(('api-version', _DEPLOYMENTS_VERSION))}"
+        return read_data_plane_deployments(await get(plane, target, operation="list-deployments"))
+    except RequestError as error:
+        _logger.info("the data plane does not list deployments here: %s", error.code)
+    if resource_id is not None:
+        try:
+            return await _managed_deployments(resource_id, management(), get=get)
+        except (RequestError, ConfigurationError) as error:
+            _logger.info("the management plane did not list deployments: %s", error.code)
+    if surface.is_v1:
+        target = f"{surface.root}/models{query_string(*surface.query)}"
+    else:
+        target = f"{base}/openai/models{query_string(('api-version', _MODELS_VERSION))}"
+    return read_base_models(await get(plane, target, operation="list-models"))
+
+
+async def _managed_deployments(resource_id: str, plane: Plane, *, get: Get) -> list[ModelInfo]:
+    from urllib.parse import urlsplit
+
+    path = f"{plane.endpoint.base_path}/{resource_id.strip('/')}/deployments"
+    target = path + query_string(("api-version", _MANAGEMENT_VERSION))
+    models: list[ModelInfo] = []
+    while True:
+        page, following = read_managed_deployments(await get(plane, target, operation="list-deployments"))
+        models += page
+        if not following:
+            return models
+        parts = urlsplit(following)  # only the path is followed: the host stays the one that was checked
+        target = f"{parts.path}?{parts.query}"
 
 
 def _read(body: bytes, key: str, read: Callable[[_Item], ModelInfo]) -> tuple[list[ModelInfo], str | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["AzureOpenAIProvider"]
 
-import functools
 import logging
 import os
 import ssl
@@ -24,13 +23,12 @@ from apex_llm.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     PermissionDeniedError,
-    RequestError,
     UnknownModelError,
 )
-from apex_llm.providers.azure_openai.endpoints import AzureSurface, azure_surface
+from apex_llm.providers.azure_openai.endpoints import AzureSurface, azure_surface, chat_target
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
-from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route, read_body
-from apex_llm.providers.endpoints import parse_endpoint, path_segment
+from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route
+from apex_llm.providers.endpoints import parse_endpoint
 from apex_llm.transport.authenticate import BearerAuthentication, HeaderKeyAuthentication, azure_attempt_headers
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.observe import Observer
@@ -57,7 +55,6 @@ _DISPENSABLE: Final = (
     "parallel_tool_calls",
 )
 """Members that a deployment may refuse without the call losing its sense: said otherwise, or left out."""
-_DEPLOYMENT_HINT: Final = "Pass the name of a deployment, as the portal lists it; it is not the model's name."
 
 
 class _Ready(msgspec.Struct, frozen=True):
@@ -168,9 +165,9 @@ class AzureOpenAIProvider(BaseLlmProvider):
             environ=environ,
             ssl_context=ssl_context,
             observers=observers,
+            provider=self.name,
+            stream_type=_SSE,
             failure=self._failure,
-            unexpected=_unexpected,
-            expected_content_type=_expected_content_type,
             obey_should_retry=True,
         )
         # Shared with copies made by with_options(), so that what is learned is learned once.
@@ -211,7 +208,8 @@ class AzureOpenAIProvider(BaseLlmProvider):
         return self._memory.get("ready") or await self._set_up()
 
     async def _plane(self) -> Plane:
-        return (await self._ready()).plane
+        ready = self._memory.get("ready") or await self._set_up()
+        return ready.plane
 
     @clears_frames
     async def _set_up(self) -> _Ready:
@@ -270,7 +268,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
         if request.model != resolved.model:
             request = msgspec.structs.replace(request, model=resolved.model)
         body, warnings = codec.encode(request, stream=stream)
-        target = _chat_target(surface.root, resolved.model, is_v1=surface.is_v1, query=surface.query)
+        target = chat_target(surface.root, resolved.model, is_v1=surface.is_v1, query=surface.query)
         if request.extra_query:
             more = query_string(*request.extra_query.items())
             target += f"&{more[1:]}" if surface.query else more
@@ -319,61 +317,30 @@ class AzureOpenAIProvider(BaseLlmProvider):
     # Listings --------------------------------------------------------------------------------
 
     async def _list_models(self) -> list[ModelInfo]:
-        from apex_llm.providers.azure_openai import listings
+        from apex_llm.providers.azure_openai.listings import list_models
 
         ready = await self._ready()
-        base = ready.surface.endpoint.base_path
-        try:
-            query = query_string(("api-version", listings.DEPLOYMENTS_VERSION))
-            body = await self._get(ready.plane, f"{base}/openai/deployments{query}", operation="list-deployments")
-            return self._remember(listings.read_data_plane_deployments(body))
-        except RequestError as error:
-            _logger.info("the data plane does not list deployments here: %s", error.code)
-        if self._resource_id is not None:
-            try:
-                return self._remember(await self._managed_deployments(self._resource_id))
-            except (RequestError, ConfigurationError) as error:
-                _logger.info("the management plane did not list deployments: %s", error.code)
-        if ready.surface.is_v1:
-            target = f"{ready.surface.root}/models{query_string(*ready.surface.query)}"
-        else:
-            target = f"{base}/openai/models{query_string(('api-version', listings.MODELS_VERSION))}"
-        return listings.read_base_models(await self._get(ready.plane, target, operation="list-models"))
-
-    def _remember(self, models: list[ModelInfo]) -> list[ModelInfo]:
+        models = await list_models(
+            ready.surface, ready.plane, get=self._get, resource_id=self._resource_id, management=self._management
+        )
         for model in models:
-            if model.base_model:
+            if model.kind == "deployment" and model.base_model:
                 self._models.setdefault(model.id, model.base_model)
         return models
 
-    async def _managed_deployments(self, resource_id: str) -> list[ModelInfo]:
-        from urllib.parse import urlsplit
-
-        from apex_llm.providers.azure_openai import listings
+    def _management(self) -> Plane:
+        """The management plane, which is another host and takes another token."""
+        from apex_llm.providers.azure_openai.listings import MANAGEMENT_SCOPE
 
         credentials = azure_credentials(
-            **self._explicit, environ=self._backend.environ, send=self._backend.fetch, scope=listings.MANAGEMENT_SCOPE
+            **self._explicit, environ=self._backend.environ, send=self._backend.fetch, scope=MANAGEMENT_SCOPE
         )
         if credentials.kind != "bearer":
             raise ConfigurationError("The management plane takes an Entra token, and only a resource key is at hand.")
         host = self._backend.environ.get("AZURE_RESOURCE_MANAGER_URL") or "https://management.azure.com"
         endpoint, _ = parse_endpoint(host, name="The management endpoint", allow_insecure=self._allow_insecure)
         authentication = BearerAuthentication(credentials.source, origin=endpoint.origin)
-        plane = Plane(endpoint, self._backend.stack(endpoint, authentication), authentication.recover)
-        target = (
-            f"{endpoint.base_path}/{resource_id.strip('/')}/deployments"
-            f"{query_string(('api-version', listings.MANAGEMENT_VERSION))}"
-        )
-        models: list[ModelInfo] = []
-        while True:
-            page, following = listings.read_managed_deployments(
-                await self._get(plane, target, operation="list-deployments")
-            )
-            models += page
-            if not following:
-                return models
-            parts = urlsplit(following)  # only the path is followed: the host stays the one that was checked
-            target = f"{parts.path}?{parts.query}"
+        return Plane(endpoint, self._backend.stack(endpoint, authentication), authentication.recover)
 
     async def _get_deployment_model(self, deployment_id: str) -> str | None:
         """The model behind a deployment, or ``None`` where neither a listing nor an answer has told it."""
@@ -383,36 +350,6 @@ class AzureOpenAIProvider(BaseLlmProvider):
             except (PermissionDeniedError, ModelNotFoundError, InvalidRequestError):
                 return None
         return self._models.get(deployment_id)
-
-    async def _get(self, plane: Plane, target: str, *, operation: str) -> bytes:
-        request = HttpRequest(
-            method="GET",
-            origin=plane.endpoint.origin,
-            target=target,
-            headers=(("accept", "application/json"),),
-            timeout=self._timeout,
-            operation=operation,
-        )
-
-        async def understand(outgoing: HttpRequest) -> bytes:
-            return await read_body(await plane.send(outgoing))
-
-        return await self._attempts(plane, request, self._deadline(self._timeout), understand)
-
-
-@functools.lru_cache(maxsize=512)  # pure: the same few deployments, call after call
-def _chat_target(root: str, deployment: str, *, is_v1: bool, query: tuple[tuple[str, str], ...]) -> str:
-    segment = _deployment_segment(deployment)
-    path = "/chat/completions" if is_v1 else f"/deployments/{segment}/chat/completions"
-    return root + path + query_string(*query)
-
-
-def _deployment_segment(deployment: str) -> str:
-    if "/" in deployment:
-        raise InvalidRequestError(
-            f"The deployment contains a slash ({deployment[:80]!r}).", phase="prepare", hint=_DEPLOYMENT_HINT
-        )
-    return path_segment(deployment, what="deployment", hint=_DEPLOYMENT_HINT)
 
 
 def _without(profile: OpenAIChatProfile, refused: frozenset[str]) -> OpenAIChatProfile:
@@ -428,14 +365,3 @@ def _without(profile: OpenAIChatProfile, refused: frozenset[str]) -> OpenAIChatP
     if "parallel_tool_calls" in refused:
         profile = msgspec.structs.replace(profile, parallel_tool_calls=False)
     return profile
-
-
-def _expected_content_type(request: HttpRequest) -> str | None:
-    return _SSE if request.stream else None
-
-
-def _unexpected(headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
-    from apex_llm.codecs.failures import unexpected_content
-
-    expected = _SSE if request.stream else "application/json"
-    return unexpected_content(headers, body, expected=expected, provider="azure_openai", model=request.model)

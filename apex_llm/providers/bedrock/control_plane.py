@@ -1,4 +1,4 @@
-"""Bedrock's listings: which models, profiles and own models an account can call.
+"""What Bedrock's control plane is asked: which models, profiles and own models an account can call.
 
 Wire shapes: botocore 1.44.5, service ``bedrock``; only the members that we read. Everything
 the service adds stays in ``ModelInfo.raw``.
@@ -6,17 +6,36 @@ the service adds stays in ``ModelInfo.raw``.
 
 from __future__ import annotations
 
-__all__ = ["LISTINGS", "Listing", "base_model_of_profile", "model_id_of_arn", "read_page"]
+__all__ = [
+    "LISTINGS",
+    "Listing",
+    "base_model_of_profile",
+    "list_models",
+    "model_behind",
+    "model_id_of_arn",
+    "read_page",
+]
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import msgspec
 
-from apex_llm.errors import ResponseFormatError
+from apex_llm.errors import InvalidRequestError, ModelNotFoundError, PermissionDeniedError, ResponseFormatError
+from apex_llm.providers.algorithm import Get, Plane
+from apex_llm.providers.backend import query_string
+from apex_llm.providers.bedrock.models import model_segment
 from apex_llm.types.models import ModelInfo
 
+T = TypeVar("T")
+
 _Item = Mapping[str, Any]
+_REFUSALS = (PermissionDeniedError, ModelNotFoundError, InvalidRequestError)
+"""What an account that may call models, and not ask about them, is answered."""
+
+_logger = logging.getLogger("apex_llm.bedrock")
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -170,3 +189,65 @@ LISTINGS: tuple[Listing, ...] = (
     ),
 )
 """What ``get_available_models`` asks, in the order in which it reports."""
+
+
+async def list_models(plane: Plane, *, get: Get) -> list[ModelInfo]:
+    """Everything that the account can call; what it may not list is left out, foundation models excepted."""
+    required = [listing for listing in LISTINGS if not listing.optional]
+    optional = [listing for listing in LISTINGS if listing.optional]
+    pages = [await _list(plane, listing, get=get) for listing in required]
+    pages += await _together(*(partial(_list_if_allowed, plane, listing, get=get) for listing in optional))
+    return [model for page in pages for model in page]
+
+
+async def _list_if_allowed(plane: Plane, listing: Listing, *, get: Get) -> list[ModelInfo]:
+    try:
+        return await _list(plane, listing, get=get)
+    except _REFUSALS as error:
+        _logger.info("left %s out of the models: %s", listing.operation, error.code)
+        return []
+
+
+async def _list(plane: Plane, listing: Listing, *, get: Get) -> list[ModelInfo]:
+    models: list[ModelInfo] = []
+    token: str | None = None
+    while True:
+        query = (*listing.query, *((("nextToken", token),) if token else ()))
+        target = plane.endpoint.base_path + listing.path + query_string(*query)
+        page, token = read_page(listing, await get(plane, target, operation=listing.operation))
+        models += page
+        if not token:
+            return models
+
+
+async def model_behind(profile: str, plane: Plane, *, get: Get) -> str | None:
+    """The id of the model that an application inference profile leads to; ``None`` where we may not know."""
+    target = f"{plane.endpoint.base_path}/inference-profiles/{model_segment(profile)}"
+    try:
+        return base_model_of_profile(await get(plane, target, operation="GetInferenceProfile"))
+    except _REFUSALS as error:
+        _logger.info("cannot tell which model %s stands for: %s", profile, error.code)
+        return None
+
+
+async def _together(*calls: Callable[[], Awaitable[T]]) -> list[T]:
+    """All results, in the order of the calls, made at once; the first failure cancels the rest and is raised."""
+    import anyio
+
+    results: list[T | None] = [None] * len(calls)
+
+    async def keep(position: int, call: Callable[[], Awaitable[T]]) -> None:
+        results[position] = await call()
+
+    try:
+        async with anyio.create_task_group() as group:
+            for position, call in enumerate(calls):
+                group.start_soon(keep, position, call)
+    except BaseExceptionGroup as failures:
+        raise _first(failures) from failures
+    return cast("list[T]", results)
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = failures.exceptions[0]
+    return _first(cast("BaseExceptionGroup[BaseException]", error)) if isinstance(error, BaseExceptionGroup) else error

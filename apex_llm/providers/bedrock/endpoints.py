@@ -6,7 +6,7 @@ override by argument or by ``AWS_ENDPOINT_URL*`` keeps its base path.
 
 from __future__ import annotations
 
-__all__ = ["BedrockEndpoints", "bedrock_endpoints", "validate_region"]
+__all__ = ["BedrockEndpoints", "bedrock_endpoints", "validate_configured_region", "validate_region"]
 
 import re
 from collections.abc import Mapping
@@ -55,6 +55,21 @@ def validate_region(region: str, *, source: str = "aws_region") -> str:
         else "Regions look like 'us-east-1' or 'eu-central-1'."
     )
     raise InvalidEndpointError(f"{region[:80]!r} (from {source}) is not an AWS region.", phase="prepare", hint=hint)
+
+
+def validate_configured_region(region: str | None, *, environ: Mapping[str, str]) -> None:
+    """Refuse early what was given as the region, in code or else in the environment.
+
+    Raises:
+        InvalidEndpointError: It has not the form of one.
+    """
+    if region is not None:
+        validate_region(region)
+        return
+    for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        if environ.get(variable):
+            validate_region(environ[variable], source=variable)
+            return
 
 
 def bedrock_endpoints(

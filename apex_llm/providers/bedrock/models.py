@@ -7,12 +7,21 @@ model needs one. Every other name is sent as it was written. The table is data: 
 
 from __future__ import annotations
 
-__all__ = ["ALIASES", "is_opaque", "resolve_alias"]
+__all__ = ["ALIASES", "is_opaque", "model_segment", "resolve_alias"]
 
+import functools
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+
+from apex_llm.errors import InvalidRequestError
+from apex_llm.providers.endpoints import path_segment
+
+_HINT: Final = (
+    "Pass a model id such as 'us.anthropic.claude-sonnet-4-6', an inference profile id, an ARN, or an alias: "
+    "claude, nova, llama."
+)
 
 
 class Alias(msgspec.Struct, frozen=True):
@@ -96,3 +105,16 @@ _OPAQUE = (
 def is_opaque(model_id: str) -> bool:
     """Whether an ARN hides which model stands behind it, so that only the control plane can tell."""
     return model_id.startswith("arn:") and any(kind in model_id for kind in _OPAQUE)
+
+
+@functools.lru_cache(maxsize=512)  # pure: the same few models, call after call
+def model_segment(model: str) -> str:
+    """The model as one segment of a path.
+
+    Raises:
+        InvalidRequestError: It cannot be the name of a model.
+    """
+    if "/" in model and not model.startswith("arn:"):
+        raise InvalidRequestError(f"The model id contains a slash ({model[:80]!r}).", phase="prepare", hint=_HINT)
+    # A raw colon, since some HTTP stacks on the way rewrite %3A and so break the signature.
+    return path_segment(model, what="model id", hint=_HINT, keep=":")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 __all__ = ["BedrockProvider"]
 
-import functools
 import logging
 import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -24,15 +23,13 @@ from apex_llm.errors import (
     ApexLlmError,
     ConfigurationError,
     InvalidRequestError,
-    ModelNotFoundError,
-    PermissionDeniedError,
     UnknownModelError,
 )
-from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string, together
-from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route, read_body
-from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, validate_region
-from apex_llm.providers.bedrock.models import is_opaque, resolve_alias
-from apex_llm.providers.endpoints import Endpoint, parse_endpoint, path_segment
+from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
+from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route
+from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, validate_configured_region
+from apex_llm.providers.bedrock.models import is_opaque, model_segment, resolve_alias
+from apex_llm.providers.endpoints import Endpoint, parse_endpoint
 from apex_llm.transport.authenticate import BearerAuthentication, SigV4Authentication, aws_attempt_headers
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.observe import Observer
@@ -45,9 +42,6 @@ from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
 from apex_llm.types.tracebacks import clears_frames
 
 # What a first call may do without is imported where it begins: streams, listings, managers, Claude's own format.
-if TYPE_CHECKING:
-    from apex_llm.providers.bedrock.control_plane import Listing
-
 _logger = logging.getLogger("apex_llm.bedrock")
 
 _CONVERSE: Final = BedrockConverseCodec()
@@ -55,10 +49,6 @@ _EVENT_STREAM: Final = "application/vnd.amazon.eventstream"
 _HEADERS: Final = (("content-type", "application/json"), ("accept", "application/json"))
 _STREAM_HEADERS: Final = (("content-type", "application/json"), ("accept", _EVENT_STREAM))
 _MOST_NAMES: Final = 512
-_MODEL_HINT: Final = (
-    "Pass a model id such as 'us.anthropic.claude-sonnet-4-6', an inference profile id, an ARN, or an alias: "
-    "claude, nova, llama."
-)
 
 
 class _Ready(msgspec.Struct, frozen=True):
@@ -150,13 +140,7 @@ class BedrockProvider(BaseLlmProvider):
             raise ConfigurationError(
                 f"api={api!r} is not known.", provider=self.name, hint="Use 'auto', 'converse' or 'invoke'."
             )
-        if aws_region is not None:
-            validate_region(aws_region)
-        else:
-            for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-                if environ.get(variable):
-                    validate_region(environ[variable], source=variable)
-                    break
+        validate_configured_region(aws_region, environ=environ)
         if endpoint_url is not None:
             parse_endpoint(endpoint_url, name="endpoint_url", allow_insecure=allow_insecure)
         self._manager = api_key_manager
@@ -177,9 +161,9 @@ class BedrockProvider(BaseLlmProvider):
             environ=environ,
             ssl_context=ssl_context,
             observers=observers,
+            provider=self.name,
+            stream_type=_EVENT_STREAM,
             failure=self._failure,
-            unexpected=_unexpected,
-            expected_content_type=_expected_content_type,
         )
         # Shared with copies made by with_options(), so that set-up happens once for all of them.
         self._memory: dict[str, _Ready] = {}
@@ -195,6 +179,9 @@ class BedrockProvider(BaseLlmProvider):
     async def _plane(self) -> Plane:
         ready = self._memory.get("ready") or await self._set_up()
         return ready.runtime
+
+    async def _ready(self) -> _Ready:
+        return self._memory.get("ready") or await self._set_up()
 
     @clears_frames
     async def _set_up(self) -> _Ready:
@@ -259,7 +246,7 @@ class BedrockProvider(BaseLlmProvider):
 
     @clears_frames
     async def _check_credentials(self, plane: Plane) -> None:
-        await self._memory["ready"].credentials.get()
+        await (await self._ready()).credentials.get()
 
     # Routing ---------------------------------------------------------------------------------
 
@@ -291,16 +278,13 @@ class BedrockProvider(BaseLlmProvider):
 
     async def _resolve(self, request: ChatRequest) -> Resolved:
         model = request.model.removeprefix("bedrock:").removeprefix("bedrock/")
-        model = resolve_alias(model, region=self._memory["ready"].region, aliases=self._aliases) or model
+        ready = self._memory["ready"]
+        model = resolve_alias(model, region=ready.region, aliases=self._aliases) or model
         family = None
         if ":application-inference-profile/" in model:
-            from apex_llm.providers.bedrock.control_plane import base_model_of_profile
+            from apex_llm.providers.bedrock.control_plane import model_behind
 
-            path = f"/inference-profiles/{path_segment(model, what='model id', hint=_MODEL_HINT, keep=':')}"
-            try:
-                family = base_model_of_profile(await self._get(path, operation="GetInferenceProfile"))
-            except (PermissionDeniedError, ModelNotFoundError, InvalidRequestError) as error:
-                _logger.info("cannot tell which model %s stands for: %s", model, error.code)
+            family = await model_behind(model, ready.control, get=self._get)
         self._families[model] = family or model
         return Resolved(model, family or model)
 
@@ -318,7 +302,7 @@ class BedrockProvider(BaseLlmProvider):
         if resolved.family != request.model:
             request = msgspec.structs.replace(request, model=resolved.family)
         body, warnings = codec.encode(request, stream=stream)
-        target = f"{plane.endpoint.base_path}/model/{_model_segment(resolved.model)}/{operation}"
+        target = f"{plane.endpoint.base_path}/model/{model_segment(resolved.model)}/{operation}"
         if request.extra_query:
             target += query_string(*request.extra_query.items())
         outgoing = HttpRequest(
@@ -358,50 +342,9 @@ class BedrockProvider(BaseLlmProvider):
     # Listings --------------------------------------------------------------------------------
 
     async def _list_models(self) -> list[ModelInfo]:
-        from apex_llm.providers.bedrock.control_plane import LISTINGS
+        from apex_llm.providers.bedrock.control_plane import list_models
 
-        await self._plane()
-        required = [listing for listing in LISTINGS if not listing.optional]
-        optional = [listing for listing in LISTINGS if listing.optional]
-        pages = [await self._list(listing) for listing in required]
-        pages += await together(*(partial(self._list_if_allowed, listing) for listing in optional))
-        return [model for page in pages for model in page]
-
-    async def _list_if_allowed(self, listing: Listing) -> list[ModelInfo]:
-        try:
-            return await self._list(listing)
-        except (PermissionDeniedError, ModelNotFoundError, InvalidRequestError) as error:
-            _logger.info("left %s out of the models: %s", listing.operation, error.code)
-            return []
-
-    async def _list(self, listing: Listing) -> list[ModelInfo]:
-        from apex_llm.providers.bedrock.control_plane import read_page
-
-        models: list[ModelInfo] = []
-        token: str | None = None
-        while True:
-            query = (*listing.query, *((("nextToken", token),) if token else ()))
-            body = await self._get(listing.path + query_string(*query), operation=listing.operation)
-            page, token = read_page(listing, body)
-            models += page
-            if not token:
-                return models
-
-    async def _get(self, target: str, *, operation: str) -> bytes:
-        plane = self._memory["ready"].control
-        request = HttpRequest(
-            method="GET",
-            origin=plane.endpoint.origin,
-            target=plane.endpoint.base_path + target,
-            headers=(("accept", "application/json"),),
-            timeout=self._timeout,
-            operation=operation,
-        )
-
-        async def understand(outgoing: HttpRequest) -> bytes:
-            return await read_body(await plane.send(outgoing))
-
-        return await self._attempts(plane, request, self._deadline(self._timeout), understand)
+        return await list_models((await self._ready()).control, get=self._get)
 
     def _failure(self, status: int, headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
         ready = self._memory.get("ready")
@@ -425,27 +368,8 @@ def _retry_policy(environ: Mapping[str, str]) -> RetryPolicy:
     return RetryPolicy(max_attempts=int(text))
 
 
-@functools.lru_cache(maxsize=512)  # pure: the same few models, call after call
-def _model_segment(model: str) -> str:
-    if "/" in model and not model.startswith("arn:"):
-        raise InvalidRequestError(f"The model id contains a slash ({model[:80]!r}).", phase="prepare", hint=_MODEL_HINT)
-    # A raw colon, since some HTTP stacks on the way rewrite %3A and so break the signature.
-    return path_segment(model, what="model id", hint=_MODEL_HINT, keep=":")
-
-
 def _framing(operation: str, *, model: str, region: str) -> Callable[[], Framing]:
     from apex_llm.codecs.framing import ChunkFraming, EventStreamFraming
 
     framing = EventStreamFraming if operation == "converse-stream" else ChunkFraming
     return partial(framing, model=model, region=region)
-
-
-def _expected_content_type(request: HttpRequest) -> str | None:
-    return _EVENT_STREAM if request.stream else None
-
-
-def _unexpected(headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
-    from apex_llm.codecs.failures import unexpected_content
-
-    expected = _EVENT_STREAM if request.stream else "application/json"
-    return unexpected_content(headers, body, expected=expected, provider="bedrock", model=request.model)
