@@ -31,10 +31,11 @@ from apex_llm.keys.os_layer import OsLayer
 AUDIT_FILE = "audit.jsonl"
 CREATION = "create"
 """The operation of a store's first line."""
-_TAIL_BYTES = 8 << 10
+_TAIL_BYTES = 8 << 10  # at first
 _CHUNK = 1 << 20
 _MAX_PROBLEMS = 20
 _MAX_MODEL = 200
+_MAX_SERVICES = 100_000  # characters; a line must be found again at the end of the log: see _tail
 _MAC = re.compile(rb'\A(\{.*),"mac":"([0-9a-f]{64})"\}\Z', re.DOTALL)
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
@@ -155,7 +156,7 @@ class AuditLog:
                     time=round(time, 3),
                     plugin=plugin,
                     operation=operation,
-                    service=service,
+                    service=None if service is None else service[:_MAX_SERVICES],
                     decision=decision,
                     fingerprint=fingerprint,
                     prev=last.mac,
@@ -183,13 +184,12 @@ class AuditLog:
     def _resume(self, descriptor: int, key: bytes, document: Document, *, strict: bool) -> _Last:
         """The line to chain to."""
         size = self._layer.status(descriptor).st_size
-        start = max(0, size - _TAIL_BYTES)
-        tail = self._layer.read_at(descriptor, size - start, start) if size else b""
+        tail = self._tail(descriptor, size)
         if tail and not tail.endswith(b"\n"):
             # A writer that was killed; it had not handed anything out yet.
-            torn = tail.rpartition(b"\n")[2]
-            self._layer.truncate(descriptor, size - len(torn))
-            tail = tail[: -len(torn)]
+            size -= len(tail.rpartition(b"\n")[2])
+            self._layer.truncate(descriptor, size)
+            tail = self._tail(descriptor, size)
         head, start = document.audit_head, document.audit_start
         known = max(self._seen, _Last(head.seq, head.mac), key=lambda last: last.seq)
         found = _read_line(tail[:-1].rpartition(b"\n")[2], key) if tail else _Last(start.seq, start.mac)
@@ -202,6 +202,16 @@ class AuditLog:
                 hint="apex-llm keys verify says which, and apex-llm keys audit --archive --damaged begins a new one.",
             )
         return known  # the gap stays visible to verify()
+
+    def _tail(self, descriptor: int, size: int) -> bytes:
+        """The end of the log, with the whole of the last line."""
+        length = _TAIL_BYTES
+        while True:
+            at = max(0, size - length)
+            tail = self._layer.read_at(descriptor, size - at, at) if size else b""
+            if not at or b"\n" in tail[:-1] or length >= _CHUNK:
+                return tail
+            length *= 8
 
     def head(self, document: Document) -> AuditHead:
         """The newest line that chains, for the store to vouch for; the old head where the log cannot be read."""
@@ -296,22 +306,18 @@ class AuditLog:
             with Directory.opened(self._path, self._layer) as directory:
                 if AUDIT_FILE not in directory.names():
                     return
-                with directory.reading(AUDIT_FILE) as descriptor:
-                    size = self._layer.status(descriptor).st_size
-                pending = b""
-                offset = 0
-                while offset < size:
-                    with directory.reading(AUDIT_FILE) as descriptor:
-                        piece = self._layer.read_at(descriptor, min(_CHUNK, size - offset), offset)
-                    if not piece:
-                        break
-                    offset += len(piece)
-                    *lines, pending = (pending + piece).split(b"\n")
-                    yield from lines
-                    if len(pending) > _CHUNK:
-                        pending = pending[:_CHUNK]
-                if pending:
-                    yield pending
+                # One open file from end to end: the log may be put away meanwhile.
+                with directory.reading(AUDIT_FILE) as (descriptor, size):
+                    pending = b""
+                    at = 0
+                    while at < size and (piece := self._layer.read_at(descriptor, min(_CHUNK, size - at), at)):
+                        at += len(piece)
+                        *lines, pending = (pending + piece).split(b"\n")
+                        yield from lines
+                        if len(pending) > _CHUNK:
+                            pending = pending[:_CHUNK]
+                    if pending:
+                        yield pending
         except FileNotFoundError:
             return
         except OSError as error:

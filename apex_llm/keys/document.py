@@ -17,6 +17,7 @@ __all__ = [
     "Value",
     "Version",
     "check_name",
+    "check_number",
     "check_value",
     "copied",
     "new_document",
@@ -27,6 +28,7 @@ __all__ = [
 import base64
 import contextlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping
@@ -203,6 +205,20 @@ def check_name(name: object, *, what: str) -> str:
         shown = repr(name[:50]) if isinstance(name, str) else f"a {type(name).__name__}"
         raise ConfigurationError(f"A {what} is a printable string of 1 to {_MAX_NAME} characters, not {shown}.")
     return name
+
+
+def check_number(value: object, *, what: str) -> float:
+    """``value`` if it is a number that ends: one that is none would compare as neither before nor after any time.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            if math.isfinite(number := float(value)):
+                return number
+    shown = repr(value)[:50] if isinstance(value, (int, float, str)) else f"a {type(value).__name__}"
+    raise ConfigurationError(f"{what} is a finite number, not {shown}.")
 
 
 def check_value(value: object) -> Value:

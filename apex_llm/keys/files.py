@@ -8,7 +8,7 @@ ends here.
 
 from __future__ import annotations
 
-__all__ = ["SECOND_NAME", "Directory", "Signature", "signature_of", "translated"]
+__all__ = ["SECOND_NAME", "Directory", "NoDirectoryError", "Signature", "signature_of", "translated"]
 
 import contextlib
 import errno
@@ -47,6 +47,10 @@ _HINTS = {
     errno.ENOTDIR: "A part of the path is not a directory. Check APEX_LLM_HOME.",
     errno.EMFILE: "The process has too many files open.",
 }
+
+
+class NoDirectoryError(FileNotFoundError):
+    """There is no such directory. Other missing files, such as those that a caller's callback looked for, are none."""
 
 
 def translated(error: OSError, what: str) -> KeyStoreError:
@@ -100,7 +104,7 @@ class Directory:
         """The directory at ``path``.
 
         Raises:
-            FileNotFoundError: There is none, and ``create`` is false. The only foreign error that leaves.
+            NoDirectoryError: There is none, and ``create`` is false. The only foreign error that leaves.
             KeyStoreError: It cannot be opened or made.
             PermissionsTooOpenError: Others could use it.
         """
@@ -110,8 +114,8 @@ class Directory:
                 cls._make(path, layer)
             _check(layer.look(str(path)), str(path), directory=True)
             descriptor = layer.open_directory(str(path))
-        except FileNotFoundError:
-            raise
+        except FileNotFoundError as error:
+            raise NoDirectoryError(error.errno, error.strerror, str(path)) from None
         except OSError as error:
             raise translated(error, f"Opening {path}") from error
         directory = cls(path, layer, descriptor)
@@ -335,8 +339,9 @@ class Directory:
     def _wait_for_lock(self, descriptor: int, name: str, timeout: float, sleep: Callable[[float], None]) -> None:
         if self._layer.lock(descriptor):
             return
-        if sys.platform != "win32":
-            if _LockWaiter(self._layer, descriptor).wait(timeout):
+        waiter = None if sys.platform == "win32" else _LockWaiter.started(self._layer, descriptor)
+        if waiter is not None:
+            if waiter.wait(timeout):
                 return
         else:
             deadline = time.monotonic() + timeout
@@ -350,35 +355,44 @@ class Directory:
         )
 
     @contextlib.contextmanager
-    def reading(self, name: str) -> Generator[int]:
-        """A descriptor of ``name``, locked, for reading: on a read-only file system too. ``OSError`` passes through."""
-        with self._locked_descriptor(name, self._layer.open_to_read(self._path, name, self._descriptor)) as descriptor:
-            yield descriptor
+    def reading(self, name: str) -> Generator[tuple[int, int]]:
+        """A descriptor of ``name`` and its size while nobody was appending: on a read-only file system too.
+
+        What comes later, or in its place, is not seen. ``OSError`` passes through.
+        """
+        descriptor = self._layer.open_to_read(self._path, name, self._descriptor)
+        with self._closed_afterwards(descriptor):
+            with self._locked_descriptor(name, descriptor):
+                size = self._layer.status(descriptor).st_size
+            yield descriptor, size
 
     @contextlib.contextmanager
     def appending(self, name: str) -> Generator[int]:
         """A descriptor of ``name``, locked, for appending and reading. ``OSError`` passes through."""
         for again in reversed(range(_REPLACED)):
-            with self._locked_descriptor(
-                name, self._layer.open_to_append(self._path, name, self._descriptor)
-            ) as descriptor:
+            descriptor = self._layer.open_to_append(self._path, name, self._descriptor)
+            with self._closed_afterwards(descriptor), self._locked_descriptor(name, descriptor):
                 # It may have been replaced while this waited for the lock.
                 if not again or self._is(name, self._layer.status(descriptor)):
                     yield descriptor
                     return
 
     @contextlib.contextmanager
-    def _locked_descriptor(self, name: str, descriptor: int) -> Generator[int]:
+    def _closed_afterwards(self, descriptor: int) -> Generator[None]:
         try:
-            _check(self._layer.status(descriptor), self.full(name), directory=False)
-            self._layer.lock_waiting(descriptor)
-            try:
-                yield descriptor
-            finally:
-                with contextlib.suppress(OSError):
-                    self._layer.unlock(descriptor)
+            yield
         finally:
             self._let_go(descriptor)
+
+    @contextlib.contextmanager
+    def _locked_descriptor(self, name: str, descriptor: int) -> Generator[None]:
+        _check(self._layer.status(descriptor), self.full(name), directory=False)
+        self._layer.lock_waiting(descriptor)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                self._layer.unlock(descriptor)
 
 
 class _LockWaiter:
@@ -395,9 +409,22 @@ class _LockWaiter:
         self._given_up = False
         self._error: OSError | None = None
 
+    @classmethod
+    def started(cls, layer: OsLayer, descriptor: int) -> _LockWaiter | None:
+        """One that waits; ``None`` where no thread can be had: too many, or the interpreter is about to end."""
+        waiter = cls(layer, descriptor)
+        try:
+            threading.Thread(target=waiter._work, name="apex_llm-keys-lock", daemon=True).start()
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                layer.close(waiter._copy)
+            if isinstance(error, RuntimeError):
+                return None
+            raise
+        return waiter
+
     def wait(self, seconds: float) -> bool:
         """Whether the lock was had in time. Raises what the system call raised."""
-        threading.Thread(target=self._work, name="apex_llm-keys-lock", daemon=True).start()
         try:
             self._settled.wait(seconds)
         finally:

@@ -16,7 +16,18 @@ from typing import Any, NamedTuple
 from apex_llm.errors import ConfigurationError, KeyAccessDeniedError
 from apex_llm.keys.agefile import new_identity, recipient_of
 from apex_llm.keys.audit import fingerprint
-from apex_llm.keys.document import Document, Grant, Kind, Record, Value, Version, check_name, check_value, copied
+from apex_llm.keys.document import (
+    Document,
+    Grant,
+    Kind,
+    Record,
+    Value,
+    Version,
+    check_name,
+    check_number,
+    check_value,
+    copied,
+)
 from apex_llm.keys.handles import PluginHandle
 from apex_llm.keys.permissions import Decision, decide, granted_services
 from apex_llm.keys.reports import CredentialInfo
@@ -138,10 +149,11 @@ class ApiKeyManager(Upkeep):
         """Store a new credential, and keep the former one for an overlap (``get_previous``).
 
         Raises:
-            ConfigurationError: There is none to replace, or the value cannot be stored.
+            ConfigurationError: There is none to replace, or the value or the overlap cannot be stored.
             KeyStoreError: The store cannot be opened or written; it is as it was.
         """
-        self._set("rotate_credential", service, kind, value, overlap=overlap_days * _DAY)
+        overlap = check_number(overlap_days, what="overlap_days") * _DAY
+        self._set("rotate_credential", service, kind, value, overlap=overlap)
 
     def get_previous(self, service: str, *, kind: Kind = "api_key") -> str | dict[str, Any] | None:
         """The credential that was in force before the last rotation, while its overlap lasts."""
@@ -477,12 +489,12 @@ class ApiKeyManager(Upkeep):
         if expires is not None and days is not None:
             raise ConfigurationError("Give expires= or days=, not both.")
         if days is not None:
-            return self._clock() + days * _DAY
+            return self._clock() + check_number(days, what="days") * _DAY
         if isinstance(expires, datetime):
             if expires.tzinfo is None:
                 raise ConfigurationError("expires= needs a time zone.", hint="datetime.now(timezone.utc) + …")
             return expires.timestamp()
-        return None if expires is None else float(expires)
+        return None if expires is None else check_number(expires, what="expires")
 
 
 @clears_tracebacks

@@ -24,7 +24,7 @@ _HARMLESS = re.compile(
     r"region|endpoint|base|version|url|type|scope|expires|deployment|model|profile|tenant|name|default|account",
     re.IGNORECASE,
 )
-_SECRET_WORD = re.compile(r"secret|token|password|private", re.IGNORECASE)
+_SECRET_WORD = re.compile(r"secret|token|pass(word|phrase)|private|credential|keys?$", re.IGNORECASE)
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 

@@ -80,10 +80,12 @@ def write_bundle(
             layer.sync(descriptor)
         finally:
             layer.close(descriptor)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             path.unlink()
-        raise translated(error, f"Writing {path}") from error
+        if isinstance(error, OSError):
+            raise translated(error, f"Writing {path}") from error
+        raise
 
 
 def read_bundle(path: Path, *, passphrase: str | None, identity: str | None) -> Bundle:

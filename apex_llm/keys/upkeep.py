@@ -11,12 +11,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from apex_llm.errors import ConfigurationError, KeyStoreError, NoUnlockerError
-from apex_llm.keys.agefile import new_identity, recipient_of
-from apex_llm.keys.audit import AUDIT_FILE
+from apex_llm.keys.agefile import MAX_FILE_BYTES, new_identity, recipient_of
 from apex_llm.keys.bech32 import identity_to_bytes
 from apex_llm.keys.custodian import Custodian
-from apex_llm.keys.document import AuditHead, Document, Kind, Record, Value, Version, check_name, check_value
-from apex_llm.keys.files import Directory
+from apex_llm.keys.document import (
+    AuditHead,
+    Document,
+    Kind,
+    Record,
+    Value,
+    Version,
+    check_name,
+    check_number,
+    check_value,
+)
+from apex_llm.keys.files import Directory, NoDirectoryError
 from apex_llm.keys.migration import DEFAULT_LEGACY_FILE, read_legacy, retire_legacy
 from apex_llm.keys.reports import ImportReport, MigrationReport, RotationStatus, StoreStatus, Verification
 from apex_llm.keys.transfer import Bundle, read_bundle, write_bundle
@@ -103,7 +112,7 @@ class Upkeep(Custodian):
             days: More than 0.
         """
         name = _which(which)
-        if not 0 < days < 36_500:
+        if not 0 < check_number(days, what="days") < 36_500:
             raise ConfigurationError(f"days is a positive number, not {days!r}.")
 
         def keep(document: Document) -> None:
@@ -199,7 +208,7 @@ class Upkeep(Custodian):
         try:
             with Directory.opened(vault.path, self._layer) as directory:
                 names = directory.names()
-        except FileNotFoundError:
+        except NoDirectoryError:
             pass
         except KeyStoreError as error:
             problems.append(error.message)
@@ -235,6 +244,14 @@ class Upkeep(Custodian):
         Raises:
             NoUnlockerError: Nothing that could open the store was given.
         """
+        found = self._looked_over()
+        if not found.ok:
+            # Somebody may have been in the middle of a change; a disk that cannot be written has nobody on it.
+            with contextlib.suppress(KeyStoreError), self._vault.still():
+                return self._looked_over()
+        return found
+
+    def _looked_over(self) -> Verification:
         problems: list[str] = []
         document: Document | None = None
         lines = 0
@@ -270,12 +287,11 @@ class Upkeep(Custodian):
     def _check_files(self, problems: list[str]) -> None:
         with Directory.opened(self.path, self._layer) as directory:
             present = directory.names()
-            for name in (STORE_FILE, SEALED_IDENTITY, AUDIT_FILE, "store.lock"):
+            for name in (STORE_FILE, SEALED_IDENTITY, "store.lock"):  # the log is looked at when it is verified
                 if name not in present:
                     continue
                 try:
-                    twins = STORE_TWINS if name == STORE_FILE else ()
-                    directory.read(name, limit=1 << 40 if name == AUDIT_FILE else 16 << 20, twins=twins)
+                    directory.read(name, limit=MAX_FILE_BYTES, twins=STORE_TWINS if name == STORE_FILE else ())
                 except KeyStoreError as error:
                     problems.append(error.message)
 
@@ -372,9 +388,18 @@ class Upkeep(Custodian):
         for kind, values in by_kind:
             for service, value in values.items():
                 wanted.setdefault(check_name(service, what="service"), {})[kind] = check_value(value)
+
+        def take(document: Document) -> None:
+            differing = set[str]() if overwrite else _compared(document, wanted)[1]
+            if differing:
+                raise KeyStoreError(
+                    f"The store has other values for {', '.join(sorted(differing))}. Nothing was moved.",
+                    hint="overwrite=True replaces them; delete_credential() removes those that you do not want.",
+                )
+            self._put(document, wanted)
+
         if wanted:
-            self._refuse_conflicts(wanted, overwrite=overwrite)
-            self._change("migrate", lambda document: self._put(document, wanted))
+            self._change("migrate", take)
         document = self._vault.snapshot()
         for service, kinds in wanted.items():
             for kind, value in kinds.items():
@@ -412,7 +437,7 @@ class Upkeep(Custodian):
         if document is None:
             raise self._vault.no_store()
         bundle = Bundle.of(document, services)
-        self._note(document, "export", service=" ".join(sorted(bundle.credentials)[:20]))
+        self._note(document, "export", service=" ".join(sorted(bundle.credentials)))
         write_bundle(
             Path(path).expanduser(), bundle, passphrase=_text(passphrase), recipients=recipients, layer=self._layer
         )
@@ -441,42 +466,31 @@ class Upkeep(Custodian):
             check_name(service, what="service")
             for value in kinds.values():
                 check_value(value)
-        unchanged, differing = self._compared(bundle.credentials)
-        skipped = set[str]() if overwrite else differing
-        wanted = {service: kinds for service, kinds in bundle.credentials.items() if service not in unchanged | skipped}
+        for plugin, grants in bundle.permissions.items():
+            check_name(plugin, what="plugin")
+            for grant in grants:
+                for name in (grant.service, *(grant.models or ())):
+                    check_name(name, what="service or model")
 
-        def take(document: Document) -> None:
-            self._put(document, wanted)
+        def sorted_out(document: Document | None) -> ImportReport:
+            same, differing = _compared(document, bundle.credentials)
+            skipped = set[str]() if overwrite else differing
+            imported = set(bundle.credentials) - same - skipped
+            return ImportReport(
+                imported=tuple(sorted(imported)), unchanged=tuple(sorted(same)), skipped=tuple(sorted(skipped))
+            )
+
+        def take(document: Document) -> ImportReport:
+            found = sorted_out(document)  # again: somebody may have written meanwhile
+            self._put(document, {service: bundle.credentials[service] for service in found.imported})
             if permissions:
                 document.permissions.update(bundle.permissions)
+            return found
 
-        if wanted or (permissions and bundle.permissions):
-            self._change("import", take, service=" ".join(sorted(wanted)[:20]))
-        return ImportReport(
-            imported=tuple(sorted(wanted)), unchanged=tuple(sorted(unchanged)), skipped=tuple(sorted(skipped))
-        )
-
-    def _compared(self, wanted: Mapping[str, Mapping[Kind, Value]]) -> tuple[set[str], set[str]]:
-        """Services that are here with the same values, and those with another value."""
-        document = self._vault.snapshot()
-        held = {} if document is None else document.credentials
-        same: set[str] = set()
-        differing: set[str] = set()
-        for service, kinds in wanted.items():
-            records = held.get(service, {})
-            if any(kind in records and records[kind].current.value != value for kind, value in kinds.items()):
-                differing.add(service)
-            elif all(kind in records for kind in kinds):
-                same.add(service)
-        return same, differing
-
-    def _refuse_conflicts(self, wanted: Mapping[str, Mapping[Kind, Value]], *, overwrite: bool) -> None:
-        differing = set[str]() if overwrite else self._compared(wanted)[1]
-        if differing:
-            raise KeyStoreError(
-                f"The store has other values for {', '.join(sorted(differing))}. Nothing was moved.",
-                hint="overwrite=True replaces them; delete_credential() removes those that you do not want.",
-            )
+        expected = sorted_out(self._vault.snapshot())
+        if not expected.imported and not (permissions and bundle.permissions):
+            return expected
+        return self._change("import", take, service=" ".join(expected.imported))
 
     def _put(self, document: Document, wanted: Mapping[str, Mapping[Kind, Value]]) -> None:
         now = self._clock()
@@ -488,6 +502,20 @@ class Upkeep(Custodian):
                     continue
                 created = now if former is None else former.created
                 records[kind] = Record(current=Version(value=value, since=now), created=created, rotated=now)
+
+
+def _compared(document: Document | None, wanted: Mapping[str, Mapping[Kind, Value]]) -> tuple[set[str], set[str]]:
+    """Services that are in the store with the same values, and those with another value."""
+    held = {} if document is None else document.credentials
+    same: set[str] = set()
+    differing: set[str] = set()
+    for service, kinds in wanted.items():
+        records = held.get(service, {})
+        if any(kind in records and records[kind].current.value != value for kind, value in kinds.items()):
+            differing.add(service)
+        elif all(kind in records for kind in kinds):
+            same.add(service)
+    return same, differing
 
 
 def _as_master_key(identity: str) -> Secret:

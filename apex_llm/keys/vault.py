@@ -30,8 +30,8 @@ from apex_llm.errors import (
 )
 from apex_llm.keys.agefile import MAX_FILE_BYTES, check_header, decrypt, encrypt, new_identity, recipient_of
 from apex_llm.keys.audit import AUDIT_FILE, tells_of_no_store
-from apex_llm.keys.document import AuditHead, Document, new_document, read_document, write_document
-from apex_llm.keys.files import SECOND_NAME, Directory, Signature, signature_of
+from apex_llm.keys.document import AuditHead, Document, Recipients, new_document, read_document, write_document
+from apex_llm.keys.files import SECOND_NAME, Directory, NoDirectoryError, Signature, signature_of
 from apex_llm.keys.os_layer import OsLayer
 from apex_llm.keys.unlockers import SEALED_IDENTITY, Place, Unlocker
 
@@ -42,6 +42,7 @@ STORE_TWINS = (SECOND_NAME, BACKUPS[0])
 _LOCK_FILE = "store.lock"
 _MAX_IDENTITY_BYTES = 64 << 10
 _MAX_BEGUN_LOG = 1 << 10
+_READS = 3  # of a store that is replaced while its keys are asked for
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
@@ -114,15 +115,17 @@ class Vault:
             KeyStoreError: There is one that does not open, or traces of one that is gone.
         """
         cached = self._cached
-        if cached is not None:
-            try:
-                if signature_of(self._layer.look(self._store_path)) == cached[0]:
-                    return cached[1]
-            except OSError:
-                pass  # opening it will say what is wrong
+        if cached is not None and self._is_on_disk(cached[0]):
+            return cached[1]
         with self._guarded():
             loaded = self._load_now()
             return None if loaded is None else loaded.document
+
+    def _is_on_disk(self, signature: Signature) -> bool:
+        try:
+            return signature_of(self._layer.look(self._store_path)) == signature
+        except OSError:
+            return False  # opening it will say what is wrong
 
     @property
     def opened(self) -> bool:
@@ -152,26 +155,40 @@ class Vault:
         try:
             with Directory.opened(self.path, self._layer) as directory:
                 return self._load(directory)
-        except FileNotFoundError:
-            self._check_absence([])
+        except NoDirectoryError:
+            self._check_absence([], self._anchored())
             return None
 
     def _load(self, directory: Directory, *, to_change: bool = False) -> _Loaded | None:
         """Read and check the store. With ``to_change`` the document is the caller's own, and not the cached one."""
         # Before the file: a writer that comes between must make the store look newer, never older.
-        anchored = self._anchor.read() if self._anchor is not None else None
-        found = directory.read(STORE_FILE, limit=MAX_FILE_BYTES, twins=STORE_TWINS)
-        if found is None:
-            self._check_absence(self._traces(directory), anchored)
-            return None
-        content, signature = found
+        anchored = self._anchored()
         what = directory.full(STORE_FILE)
-        document = read_document(self._decrypted(content, what), what=what)
+        looks = _READS
+        while True:
+            looks -= 1
+            found = directory.read(STORE_FILE, limit=MAX_FILE_BYTES, twins=STORE_TWINS)
+            if found is None:
+                self._check_absence(self._traces(directory), anchored)
+                return None
+            content, signature = found
+            try:
+                plaintext = self._decrypted(content, what)
+            except WrongPassphraseError:
+                # If it was rotated meanwhile, the keys are newer than what was read.
+                if not looks or self._is_on_disk(signature):
+                    raise
+            else:
+                break
+        document = read_document(plaintext, what=what)
         self._check_generation(document, anchored)
         self._known = (document.store_id, document.generation)
         if not to_change:
             self._remember(signature, document)
         return _Loaded(document, content, signature)
+
+    def _anchored(self) -> str | None:
+        return self._anchor.read() if self._anchor is not None else None
 
     def _remember(self, signature: Signature, document: Document) -> None:
         self._known = (document.store_id, document.generation)
@@ -267,7 +284,7 @@ class Vault:
         try:
             with Directory.opened(self.path, self._layer) as directory:
                 found = directory.read(SEALED_IDENTITY, limit=_MAX_IDENTITY_BYTES)
-        except FileNotFoundError:
+        except NoDirectoryError:
             return None
         return None if found is None else found[0]
 
@@ -377,18 +394,32 @@ class Vault:
         former = self._cached  # taking a large document apart takes a while: not before others may write
         try:
             with Directory.opened(self.path, self._layer, create=create) as directory:
-                with directory.locked(
-                    _LOCK_FILE, timeout=self._lock_timeout, taken=self._remember_lock, sleep=self._sleep
-                ):
+                with self._locked(directory):
                     yield directory, self._load(directory, to_change=True)
                     if self._anchor is not None:
                         self._settle(directory)  # nobody else may move the anchor meanwhile
                 # Others may write while this waits for the disk; what they build on becomes durable with theirs.
                 self._settle(directory)
             del former
-        except FileNotFoundError:
-            self._check_absence([])
+        except NoDirectoryError:
+            self._check_absence([], self._anchored())
             raise self.no_store() from None
+
+    @contextlib.contextmanager
+    def still(self) -> Generator[None]:
+        """While it lasts, nobody changes the store.
+
+        Raises:
+            KeyStoreError: There is none, or it cannot be locked.
+        """
+        try:
+            with self._guarded(), Directory.opened(self.path, self._layer) as directory, self._locked(directory):
+                yield
+        except NoDirectoryError:
+            raise self.no_store() from None
+
+    def _locked(self, directory: Directory) -> contextlib.AbstractContextManager[None]:
+        return directory.locked(_LOCK_FILE, timeout=self._lock_timeout, taken=self._remember_lock, sleep=self._sleep)
 
     def _remember_lock(self, descriptor: int | None) -> None:
         self._lock_descriptor = descriptor
@@ -400,8 +431,12 @@ class Vault:
         former: _Loaded | None,
         *,
         head: Callable[[Document], AuditHead],
+        before: Callable[[], None] | None = None,
     ) -> None:
-        """The write path under the lock, up to the new name. ``former`` becomes the newest backup."""
+        """The write path under the lock, up to the new name. ``former`` becomes the newest backup.
+
+        ``before`` is done when all is written and only the name is left to give.
+        """
         document.generation += 1
         document.audit_head = head(document)
         _retire(document, self._clock())
@@ -421,6 +456,8 @@ class Vault:
                 )
             if former is not None:
                 self._keep(directory, former.content)
+            if before is not None:
+                before()
             directory.rename(temporary, STORE_FILE)
         except BaseException:
             directory.discard(temporary)
@@ -483,15 +520,19 @@ class Vault:
                     raise KeyStoreError("The master key was rotated by another process meanwhile.", hint="Try again.")
                 document = loaded.document
                 recipients = document.recipients
-                recipients.retiring = [recipients.primary] if keep_former else []
+                recipients.retiring = self._retiring(recipients) if keep_former else []
                 recipients.primary = recipient_of(new)
                 document.rotation.last["master_key"] = self._clock()
-                put_both(self)
                 # The first one counts as given from outside: see _save.
                 self._identities = [*former, new] if keep_former else [new, *former]
-                self._save(directory, document, loaded, head=head)
+                sealed = self.read_identity_file()
+                try:
+                    self._save(directory, document, loaded, head=head, before=lambda: put_both(self))
+                except BaseException:
+                    self._take_back(directory, loaded.content, sealed, former)
+                    raise
                 self._settle(directory)
-                put_new(self)
+                _afterwards(lambda: put_new(self))
                 if not keep_former:
                     self._identities = [new]
                     # Nobody can open them any more, except a thief of the former key.
@@ -500,7 +541,21 @@ class Vault:
             self.opened_by = target
             self.unlockers = [target if each.name == target.name else each for each in self.unlockers]
             if source is not None and source.name != target.name:
-                source.forget(self)
+                _afterwards(lambda: source.forget(self))
+
+    def _retiring(self, recipients: Recipients) -> list[str]:
+        """Whom a rotation keeps: the primary, and who opened the store, if the primary was never put in place."""
+        in_place = recipient_of(self._identities[0])
+        return [recipients.primary, *(each for each in recipients.retiring if each == in_place)]
+
+    def _take_back(self, directory: Directory, content: bytes, sealed: bytes | None, identities: list[str]) -> None:
+        """After a rotation that failed: a later passphrase must not stand before the store as it was."""
+        with contextlib.suppress(KeyStoreError):
+            found = directory.read(STORE_FILE, limit=MAX_FILE_BYTES, twins=STORE_TWINS)
+            if found is not None and found[0] == content:
+                self._identities = identities
+                if self.read_identity_file() != sealed:
+                    self.write_identity_file(sealed)
 
     def opens_with_recovery(self, document: Document) -> bool:
         """Whether it was opened with the recovery key."""
@@ -534,6 +589,14 @@ class Vault:
                 self._lock_descriptor = None
         with self._mutex:
             yield
+
+
+def _afterwards(act: Callable[[], None]) -> None:
+    """Do what is left when a rotation is made. It stays made without: a former key that remains opens nothing."""
+    try:
+        act()
+    except KeyStoreError as error:
+        _LOG.warning("The master key was rotated, but the former one could not be removed: %s", error.message)
 
 
 def _nothing_to_do(place: Place) -> None:

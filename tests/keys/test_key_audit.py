@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from keys_support import MASTER_KEY, VALUE, Clock, FaultyLayer, Killed, figure
 
 from apex_llm.errors import KeyAccessDeniedError, KeyStoreError, TamperedError
 from apex_llm.keys import ApiKeyManager
+from apex_llm.keys.os_layer import OsLayer
 
 
 def fresh(home: Path, **options) -> ApiKeyManager:
@@ -317,6 +319,51 @@ def test_a_full_disk_stops_the_log_from_being_put_away_and_nothing_else(manager:
     assert lines_of(home)[-1]["decision"] == "failed: KeyStoreError"
     assert fresh(home).verify().ok
     assert fresh(home, audit="required").get_api_key("aws_bedrock") == VALUE
+
+
+def test_a_line_for_many_services_is_no_damage(manager: ApiKeyManager, home: Path) -> None:
+    """Longer than what is usually read of the end of the log; torn or whole."""
+    required = fresh(home, audit="required")
+    names = [f"service-{number}-{'é' * 180}" for number in range(400)]
+    required.set_plugin_permissions("plugin", names)
+    assert required.get_api_key("aws_bedrock") == VALUE
+    required.set_plugin_permissions("plugin", names[:100])
+    with log_of(home).open("ab") as file:
+        file.write(b'{"seq":' + b" " * 40_000)
+    assert required.get_api_key("aws_bedrock") == VALUE
+    assert not required.status().problems
+    assert required.verify().ok
+
+
+class Interrupting(OsLayer):
+    """Lets something happen just before the nth call of one kind."""
+
+    def __init__(self, call: str, act: Callable[[], object], *, nth: int = 1) -> None:
+        self.waiting = {call: (act, nth)}
+
+    def __getattribute__(self, name: str):
+        found = super().__getattribute__(name)
+        if name != "waiting" and name in self.waiting:
+            act, nth = self.waiting.pop(name)
+            if nth > 1:
+                self.waiting[name] = (act, nth - 1)
+            else:
+                act()
+        return found
+
+
+@pytest.mark.parametrize("call", ["names", "read_at", "read", "open_to_read"])
+def test_a_log_that_is_put_away_while_it_is_verified_is_no_damage(home: Path, call: str) -> None:
+    writing = fresh(home)
+    names = [f"service-{number}-{'x' * 180}" for number in range(500)]
+    for number in range(14):  # more than is read at once
+        writing.set_plugin_permissions("plugin", names[number:])
+    assert log_of(home).stat().st_size > 1 << 20
+    for nth in range(1, 5):
+        layer = Interrupting(call, writing.archive_audit_log, nth=nth)
+        found = fresh(home, os_layer=layer).verify()
+        assert found.ok, (nth, found.problems)
+        writing.set_plugin_permissions("plugin", names[nth:])
 
 
 def test_lines_that_are_written_meanwhile_are_in_the_one_log_or_in_the_other(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from apex_llm.errors import (
     WrongPassphraseError,
 )
 from apex_llm.keys import ApiKeyManager
+from apex_llm.keys.os_layer import OsLayer
 from apex_llm.types.secrets import Secret
 
 DAY = 86_400.0
@@ -260,6 +262,55 @@ def test_an_export_goes_into_another_store(manager: ApiKeyManager, home: Path, t
         other.import_store(tmp_path / "out.age", identity=str(pyrage.x25519.Identity.generate()))
     with pytest.raises(ConfigurationError):
         other.import_store(tmp_path / "out.age")
+
+
+def test_an_import_takes_no_notice_of_what_was_there_a_moment_ago(manager: ApiKeyManager, tmp_path: Path) -> None:
+    """Somebody stores a key between the comparison and the change: it is not overwritten."""
+    identity = pyrage.x25519.Identity.generate()
+    manager.set_api_key("openai", "sk-exported")
+    manager.export_store(tmp_path / "out.age", recipients=[str(identity.to_public())])
+    other = fresh(tmp_path / "other")
+    other.set_api_key("here", "from the start")
+
+    class Interrupted(OsLayer):
+        def open_to_lock(self, path: str, name: str, directory: int) -> int:
+            other.set_api_key("openai", "sk-typed-meanwhile")
+            return super().open_to_lock(path, name, directory)
+
+    importing = fresh(tmp_path / "other", os_layer=Interrupted())
+    report = importing.import_store(tmp_path / "out.age", identity=str(identity))
+
+    assert (report.imported, report.skipped) == (("aws_bedrock",), ("openai",))
+    assert other.get_api_key("openai") == "sk-typed-meanwhile"
+    assert other.get_api_key("aws_bedrock") == VALUE
+
+
+def test_an_export_with_names_that_no_store_has_is_refused(manager: ApiKeyManager, tmp_path: Path) -> None:
+    """Whoever knows the recipient can write one."""
+    identity = pyrage.x25519.Identity.generate()
+    bundle = {"export": "apex-llm-export-1", "credentials": {}, "permissions": {"\x1b[2J": [{"service": "a"}]}}
+    (tmp_path / "in.age").write_bytes(pyrage.encrypt(json.dumps(bundle).encode(), [identity.to_public()]))
+    with pytest.raises(ConfigurationError, match="plugin"):
+        manager.import_store(tmp_path / "in.age", identity=str(identity), permissions=True)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [float("nan"), float("inf"), -float("inf"), "tomorrow", True, 10**400],
+    ids=["nan", "inf", "-inf", "text", "bool", "huge"],
+)
+def test_times_that_are_none_are_refused(manager: ApiKeyManager, odd) -> None:
+    """As numbers they would never be reached: a grant without end, a former key that is kept for ever."""
+    before = manager.generation
+    for act in (
+        lambda: manager.grant("plugin", "aws_bedrock", expires=odd),
+        lambda: manager.grant("plugin", "aws_bedrock", days=odd),
+        lambda: manager.rotate_credential("aws_bedrock", "new", overlap_days=odd),
+        lambda: manager.set_key_rotation_interval("api_keys", odd),
+    ):
+        with pytest.raises(ConfigurationError, match="finite"):
+            act()
+    assert manager.generation == before
 
 
 @pytest.mark.usefixtures("little_work")

@@ -180,6 +180,14 @@ def test_settings_and_short_values_do_not_blot_out_the_log(home: Path) -> None:
     assert manager.redact("k" * 32 + " " + "s" * 40) == "[redacted] [redacted]"
 
 
+def test_a_key_is_a_secret_although_its_name_speaks_of_settings(home: Path) -> None:
+    names = ["account_key", "default_api_key", "model_keys", "profile_credential", "base_passphrase", "urlToken"]
+    values = {name: f"value-of-{number}-0123" for number, name in enumerate(names)}
+    manager = ApiKeyManager(home, master_key=MASTER_KEY)
+    manager.set_api_key("storage", values)
+    assert manager.redact(" ".join(values.values())) == " ".join("[redacted]" for _ in names)
+
+
 def test_a_private_key_is_redacted_line_by_line() -> None:
     lines = ["-----BEGIN PRIVATE KEY-----", "MIIEvQIBADANBgkqhkiG9w0BAQEF", "AASCBKcwggSjAgEAAoIBAQC7VJTU", "-----END"]
     redactor = Redactor(["\n".join(lines)])

@@ -172,6 +172,27 @@ def test_a_lock_that_is_not_given_back_is_an_error_in_the_end(manager: ApiKeyMan
     impatient.set_api_key("service", "value")
 
 
+def test_the_lock_is_waited_for_where_no_thread_can_be_had(
+    manager: ApiKeyManager, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many of them, or an interpreter that is about to end: ``close()`` in an exit handler."""
+
+    def refuses(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    began = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    with (
+        Directory.opened(home, OsLayer()) as directory,
+        directory.locked("store.lock", timeout=1, taken=lambda _: None, sleep=time.sleep),
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(threading.Thread, "start", refuses)
+        with pytest.raises(LockedError):
+            fresh(home, lock_timeout=0.05).set_api_key("service", "value")
+    assert not began or len(os.listdir("/proc/self/fd")) == began
+    fresh(home, lock_timeout=1).set_api_key("service", "value")
+
+
 def test_the_lock_of_a_parent_that_was_killed_does_not_live_on_in_its_children(home: Path) -> None:
     fresh(home).set_api_key("aws_bedrock", VALUE)
     # The child execs, as subprocesses do: descriptors are closed on exec.

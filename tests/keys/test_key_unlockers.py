@@ -10,7 +10,7 @@ from types import ModuleType
 import keyring
 import pyrage
 import pytest
-from keys_support import MASTER_KEY, VALUE, MemoryKeyring, store_behind
+from keys_support import MASTER_KEY, VALUE, FaultyLayer, MemoryKeyring, store_behind
 
 from apex_llm.errors import ConfigurationError, KeyStoreError, NoUnlockerError, WrongPassphraseError
 from apex_llm.keys import ApiKeyManager, Keyring, MasterKey, Passphrase
@@ -106,6 +106,42 @@ def test_a_new_passphrase_replaces_the_former_one(home: Path) -> None:
     assert not list(home.glob("*.bak.*"))
     manager.rotate_master_key()
     assert ApiKeyManager(home, passphrase="later").verify().ok
+
+
+@pytest.mark.usefixtures("little_work")
+def test_a_new_passphrase_is_in_force_only_when_the_rotation_was_made(tmp_path: Path) -> None:
+    """An error that says "the store is as it was" must not leave a store that the former passphrase opens no more."""
+
+    def rotating(home: Path, layer: FaultyLayer) -> ApiKeyManager:
+        ApiKeyManager(home, passphrase="former").set_api_key("service", "value")
+        manager = ApiKeyManager(home, passphrase="former", os_layer=layer)
+        manager.unlock()
+        layer.count = 0
+        layer.calls.clear()
+        return manager
+
+    rehearsal = FaultyLayer()
+    rotating(tmp_path / "rehearsal", rehearsal).rotate_master_key(passphrase="later")
+    assert rehearsal.calls.count("replace") >= 3
+    refused = 0
+    for at, call in enumerate(list(rehearsal.calls), 1):
+        home = tmp_path / str(at)
+        layer = FaultyLayer()
+        manager = rotating(home, layer)
+        layer.at = at
+        expected = "later"
+        try:
+            manager.rotate_master_key(passphrase="later")
+        except KeyStoreError as error:
+            refused += 1
+            expected = "later" if "The change was made" in str(error.hint) else "former"
+        assert ApiKeyManager(home, passphrase=expected).get_api_key("service") == "value", (at, call)
+        if expected == "former":
+            manager.close()
+            assert manager.get_api_key("service") == "value", (at, call)
+            assert manager.rotate_master_key(passphrase="later") is None
+            assert ApiKeyManager(home, passphrase="later").verify().ok, (at, call)
+    assert refused > 15
 
 
 @pytest.mark.usefixtures("little_work")
@@ -221,6 +257,78 @@ def test_a_new_master_key_that_got_lost_locks_nobody_out(manager: ApiKeyManager,
     with pytest.raises(WrongPassphraseError):
         ApiKeyManager(home, master_key=MASTER_KEY).get_api_key("service")
     assert manager.get_api_key("service") == "later"  # it made the key, and knows it
+
+
+def test_new_master_keys_that_got_lost_one_after_the_other_lock_nobody_out(manager: ApiKeyManager, home: Path) -> None:
+    """Each time by a process that was given the key which is in place: that one must go on opening the store."""
+    lost = [ApiKeyManager(home, master_key=MASTER_KEY).rotate_master_key() for _ in range(4)]
+    assert ApiKeyManager(home, master_key=MASTER_KEY).get_api_key("aws_bedrock") == VALUE
+    assert ApiKeyManager(home, master_key=lost[-2]).get_api_key("aws_bedrock") == VALUE
+    with pytest.raises(WrongPassphraseError):
+        ApiKeyManager(home, master_key=lost[0]).get_api_key("aws_bedrock")
+
+    ApiKeyManager(home, master_key=lost[-1]).set_api_key("service", "value")
+
+    for former in (MASTER_KEY, lost[-2]):
+        with pytest.raises(WrongPassphraseError):
+            ApiKeyManager(home, master_key=former).get_api_key("aws_bedrock")
+
+
+class AnchorInAFile:
+    """As an application may write one; the file is not there yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> str | None:
+        return self.path.read_text()
+
+    def write(self, value: str) -> None:
+        self.path.write_text(value)
+
+
+@pytest.mark.parametrize("what", ["passphrase", "anchor"])
+def test_a_file_that_a_callback_misses_does_not_make_the_store_an_empty_one(
+    manager: ApiKeyManager, home: Path, tmp_path: Path, what: str
+) -> None:
+    """Its ``FileNotFoundError`` is the application's own, and says nothing about the store."""
+    missing = tmp_path / "missing"
+    if what == "passphrase":
+        (home / "identity.age").touch(mode=0o600)
+        blind = ApiKeyManager(home, unlockers=[Passphrase(lambda: missing.read_text())])
+    else:
+        blind = ApiKeyManager(home, master_key=MASTER_KEY, anchor=AnchorInAFile(missing))
+    for act in (lambda: blind.get_api_key("aws_bedrock"), lambda: blind.set_api_key("a", "b"), blind.verify):
+        with pytest.raises(FileNotFoundError, match="missing"):
+            act()
+    assert manager.verify().ok
+
+
+def test_an_anchor_remembers_a_store_whose_directory_is_gone(home: Path, tmp_path: Path) -> None:
+    anchor = AnchorInAFile(tmp_path / "anchor")
+    anchor.write("")
+    ApiKeyManager(home, master_key=MASTER_KEY, anchor=anchor).set_api_key("service", "value")
+    home.rename(tmp_path / "elsewhere")
+    with pytest.raises(KeyStoreError, match="there was one"):
+        ApiKeyManager(home, master_key=MASTER_KEY, anchor=anchor).get_api_key("service")
+
+
+def test_a_reader_whose_keys_are_newer_than_what_it_read_reads_again(home: Path) -> None:
+    """Between the file and its key, another process rotated: not a wrong key."""
+    backend = MemoryKeyring()
+    writing = ApiKeyManager(home, unlockers=[Keyring(backend)])
+    writing.set_api_key("service", "value")
+
+    class Late(MemoryKeyring):
+        rotations = 2
+
+        def get_password(self, service, username):
+            if self.rotations:
+                self.rotations -= 1
+                writing.rotate_master_key()
+            return backend.get_password(service, username)
+
+    assert ApiKeyManager(home, unlockers=[Keyring(Late())]).get_api_key("service") == "value"
 
 
 def test_without_anything_to_open_it_each_way_is_named(manager: ApiKeyManager, home: Path) -> None:
