@@ -34,12 +34,24 @@ application.add_command(emulate)
 application.add_command(keys)
 
 
+def _replace_closed_streams() -> None:
+    """Give the process the standard streams that it was started without (``<&-``, ``>&-``): Python has ``None`` there.
+
+    Nothing comes from the input, writing output is an error, and messages are lost. As the lowest free numbers are
+    theirs, no file of ours gets one that others take for a terminal.
+    """
+    for name, flags, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode, encoding="utf-8"))
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
     Args:
         arguments: Those after the program's name; ``None`` takes the process's own.
     """
+    _replace_closed_streams()
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         outcome: object = application.main(

@@ -374,6 +374,44 @@ def test_output_that_cannot_be_written_is_a_sentence_too(store: Path) -> None:
         assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "closed", "code", "said"),
+    [
+        ("set github --stdin", (0,), 2, "Standard input is empty."),
+        ("list", (1,), 1, "error: The output could not be written: Bad file descriptor."),
+        ("show github --reveal", (1,), 2, "A secret is printed to a terminal only"),
+        ("rotate --recovery-key --force-pipe", (0, 1), 1, "error: The output could not be written"),
+        ("exec crawler github -- sh -c true", (0, 1, 2), 0, ""),
+        ("grant crawler other", (0, 1, 2), 0, ""),
+        ("show nothing", (2,), 1, ""),
+    ],
+)
+def test_a_process_without_its_standard_streams_ends_as_it_should(
+    store: Path, words: str, closed: tuple[int, ...], code: int, said: str
+) -> None:
+    """As some daemons and ``>&-`` start them. No file of the store may get the number of a stream either."""
+
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    ended = ran(*words.split(), before=close)
+    assert (ended.returncode, said in ended.stderr) == (code, True), ended
+    assert "Traceback" not in ended.stderr
+    assert SECRET not in ended.stdout + ended.stderr
+    assert ran("verify").returncode == 0
+
+
+def test_a_home_whose_name_is_no_text_is_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    monkeypatch.setenv("APEX_LLM_HOME", home)
+    monkeypatch.setenv("APEX_LLM_MASTER_KEY", MASTER_KEY)
+    assert ran("init", "--no-recovery-key").returncode == 0
+    for words in ("status", "verify --json", "list"):
+        assert ran(*words.split()).returncode == 0
+    assert json.loads(ran("status", "--json").stdout)["path"] == home
+
+
 def without_privileges() -> None:
     """Root may write everywhere; without these two capabilities it is held to modes like everybody."""
     if os.geteuid():

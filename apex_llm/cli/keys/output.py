@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["as_json", "json_option", "moment", "print_json", "printable", "refuse_pipe", "table"]
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -19,7 +20,10 @@ json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 
 def as_json(value: Any) -> str:
     """``value`` as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    try:
+        return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    except UnicodeEncodeError:  # a path whose bytes are no text: escaped, as Python has it
+        return json.dumps(msgspec.to_builtins(value), indent=2)
 
 
 def print_json(value: Any) -> None:
