@@ -12,10 +12,11 @@ from __future__ import annotations
 
 __all__ = ["EventStream", "TextStream", "content_filtered"]
 
+import asyncio
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
 from apex_llm.errors import (
     ApexLlmError,
@@ -36,6 +37,7 @@ _FOLD_AT = 32
 """So many events are folded into the answer at a time: one by one costs a good part of what reading them does."""
 _UNBLOCKED = frozenset({None, FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS})
 """Endings that need no look at the whole answer."""
+_ONE_READER = "This stream is being read by another task; give each task a stream of its own."
 
 
 class _Stream(Generic[T]):
@@ -62,6 +64,7 @@ class _Stream(Generic[T]):
         self._accumulator = Accumulator()
         self._error: ApexLlmError | None = None
         self._reading = False
+        self._opening: asyncio.Task[Any] | None = None  # the task that opens it just now
         self._closed = False
         self._made_at = _caller()
 
@@ -70,19 +73,33 @@ class _Stream(Generic[T]):
 
     async def __aenter__(self) -> Self:
         if self._exchange is None and not self._closed:
-            await self._open()
+            if self._reading:
+                raise RuntimeError(_ONE_READER)
+            self._reading = True
+            try:
+                await self._open()
+            finally:
+                self._reading = False
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Free the connection at once. A stream that was read to its end has done so already."""
+        """Free the connection at once, and hand over nothing more. At a stream's end it is free already.
+
+        A task that waits for more just now gets ``StreamInterruptedError``.
+        """
         self._close()
+        if self._index < len(self._batch):
+            self._batch = self._batch[: self._index]
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
 
     @property
     def partial(self) -> ChatResponse:
-        """What was handed over so far, at any time; ``finish_reason`` is ``None`` until the end."""
+        """What was handed over so far, at any time; ``finish_reason`` and ``usage`` are ``None`` until the end."""
         self._account()
         exchange = self._exchange
         return self._accumulator.response(
@@ -101,6 +118,10 @@ class _Stream(Generic[T]):
         """
         self._account()
         if not self._accumulator.finished:
+            if self._closed:
+                raise RuntimeError(
+                    "The stream was left, or broke, before its end; .partial holds what was handed over."
+                )
             raise RuntimeError("The stream has not been read to its end; use .partial, or await .collect().")
         return self.partial
 
@@ -119,21 +140,32 @@ class _Stream(Generic[T]):
         return await self._advance()
 
     async def _open(self) -> Exchange:
+        task = self._opening = _current_task()
+        cancellations = 0 if task is None else task.cancelling()
         try:
-            exchange = self._exchange = await self._opener()
+            exchange = await self._opener()
         except ApexLlmError as error:
             self._error = error
             self._closed = True
             raise
-        except BaseException:
-            self._closed = True
+        except BaseException as error:
+            closed, self._closed = self._closed, True
+            failure = self._interrupted(_interruption("closed" if closed else "interrupted", "being opened"))
+            if closed and task is not None and task.uncancel() <= cancellations:
+                raise failure from error  # cancelled by aclose alone
             raise
+        finally:
+            self._opening = None
+        self._exchange = exchange
+        if self._closed:
+            exchange.close()
+            raise self._interrupted(_interruption("closed", "being opened"))
         return exchange
 
     async def _advance(self) -> bool:
         """Replace the batch, all of which was handed over, by the next; false at the end."""
         if self._reading:
-            raise RuntimeError("This stream is being read by another task; give each task a stream of its own.")
+            raise RuntimeError(_ONE_READER)
         if self._error is not None:
             raise self._error
         if self._closed:
@@ -148,22 +180,24 @@ class _Stream(Generic[T]):
             self._index = self._accounted = 0
         self._reading = True
         try:
-            batch = await (self._exchange or await self._open()).read()
-        except ApexLlmError as error:
-            if self._closed and self._exchange is None:
+            exchange = self._exchange or await self._open()
+            try:
+                batch = await exchange.read()
+            except ApexLlmError as error:
+                failure = self._interrupted(_interruption("closed", "being read") if self._closed else error)
+                self._close()
+                if failure is error:
+                    raise
+                raise failure from error
+            except BaseException:
+                # Cancelled in the middle: iterating on must not look like an end.
+                self._close()
+                self._interrupted(_interruption("cancelled", "waiting for more"))
                 raise
-            failure = self._interrupted(error)
-            self._close()
-            if failure is error:
-                raise
-            raise failure from error
-        except BaseException:
-            # Cancelled in the middle: iterating on must not look like an end.
-            self._close()
-            self._interrupted(StreamInterruptedError("it was cancelled while waiting for more.", retryable=True))
-            raise
         finally:
             self._reading = False
+        if self._closed:  # by another task, when this one was about to go on
+            raise self._interrupted(_interruption("closed", "being read"))
         if not batch:
             self._close()
             return False
@@ -212,6 +246,9 @@ class _Stream(Generic[T]):
             self._accumulator.add(self._batch[self._accounted : self._index])
             self._accounted = self._index
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__}: a connection in use cannot be copied or pickled; its .response can.")
+
     def _close(self) -> None:
         self._closed = True
         if self._exchange is not None:
@@ -252,11 +289,11 @@ class EventStream(_Stream[StreamEvent]):
                 raise StopAsyncIteration
 
     def _take_ready(self) -> StreamEvent | None:
-        index = self._index
-        if index == len(self._batch):
+        index, batch = self._index, self._batch  # once: another thread may close it
+        if index >= len(batch):
             return None
         self._index = index + 1
-        return self._batch[index]
+        return batch[index]
 
     async def next_batch(self) -> list[StreamEvent]:
         """The events that have arrived, at least one; ``[]`` at the end. For consumers that count microseconds.
@@ -349,6 +386,17 @@ def content_filtered(response: ChatResponse, *, provider: str) -> ContentFiltere
         partial=response,
         hint="What had been written is in .partial. Rephrase, or change the filter or guardrail.",
     )
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop of asyncio runs, which the opener tells better
+        return None
+
+
+def _interruption(how: str, when: str) -> StreamInterruptedError:
+    return StreamInterruptedError(f"The stream was {how} while it was {when}.", retryable=True)
 
 
 def _caller() -> str:

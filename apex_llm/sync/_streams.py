@@ -13,7 +13,7 @@ __all__ = ["EventStream", "TextStream"]
 import asyncio
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import Generic, Self, TypeVar
+from typing import Generic, NoReturn, Self, TypeVar
 
 from apex_llm.errors import StreamInterruptedError
 from apex_llm.streaming import EventStream as AsyncEventStream
@@ -86,7 +86,10 @@ class _Stream(Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Free the connection at once. A stream that was read to its end has done so already."""
+        """Free the connection at once, and hand over nothing more. At a stream's end it is free already.
+
+        A thread that waits for more just now gets ``StreamInterruptedError``.
+        """
         # Not only once: an interrupt may have struck while it was being closed.
         self._over = True
         if self._lane is not None:
@@ -94,7 +97,7 @@ class _Stream(Generic[T]):
 
     @property
     def partial(self) -> ChatResponse:
-        """What was handed over so far, at any time; ``finish_reason`` is ``None`` until the end."""
+        """What was handed over so far, at any time; ``finish_reason`` and ``usage`` are ``None`` until the end."""
         return self._ask(lambda: self._inner.partial)
 
     @property
@@ -179,6 +182,9 @@ class _Stream(Generic[T]):
 
         # Another thread may wait for more just now, and the stream belongs to the loop until it is there.
         return self._thread.run(answer)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__}: a connection in use cannot be copied or pickled; its .response can.")
 
     def __del__(self) -> None:
         # Attributes may be missing when __init__ itself failed.

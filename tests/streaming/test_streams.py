@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import copy
 import gc
+import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
@@ -293,6 +295,171 @@ async def test_leaving_early_closes_the_connection_at_once() -> None:
     assert script.closed == 1
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
+
+
+async def test_nothing_is_handed_over_after_the_stream_was_closed() -> None:
+    """Although it had arrived, and been decoded."""
+    script = Script([TextDelta("a"), TextDelta("b"), TextDelta("c"), TextDelta("d")])
+    for kind in (EventStream, TextStream):
+        stream = stream_over(Script(*script.steps), kind)
+        assert [await anext(stream), await anext(stream)]
+        await stream.aclose()
+
+        assert [item async for item in stream] == []
+        assert await stream.next_batch() == []
+        assert stream._take_ready() is None
+        assert stream.partial.text == "ab"
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (5,), (2, 3), (1, 4), (4, 1)])
+async def test_what_a_left_stream_holds_does_not_depend_on_how_the_network_cut_it(sizes: tuple[int, ...]) -> None:
+    events = iter([StreamStarted(), TextDelta("a"), TextDelta("b"), UnknownEvent("new", b""), TextDelta("c")])
+    script = Script(*[[next(events) for _ in range(size)] for size in sizes])
+
+    async with stream_over(script, TextStream) as stream:
+        async for _ in stream:
+            break
+
+    assert (stream.partial.text, stream.partial.usage, stream.partial.finish_reason) == ("a", None, None)
+    for ask in (stream.collect, lambda: asyncio.to_thread(lambda: stream.response)):
+        with pytest.raises(RuntimeError, match=r"left, or broke.*\.partial"):
+            await ask()
+
+
+async def test_collect_goes_on_from_where_the_caller_stopped() -> None:
+    stream = stream_over(Script([TextDelta("a"), TextDelta("b")], [TextDelta("c")]), TextStream)
+    async for _ in stream:
+        break
+
+    response = await stream.collect()
+
+    assert (response.text, response.usage) == ("abc", END.usage)
+    assert (await stream.collect()) == response
+
+
+@pytest.mark.parametrize("arrived", [True, False], ids=["something had arrived", "nothing had"])
+async def test_closing_a_stream_that_another_task_reads_is_told_to_it(arrived: bool) -> None:
+    script = Script([TextDelta("a")], [TextDelta("b")])
+    stream = stream_over(script, TextStream)
+    assert await anext(stream) == "a"
+
+    async def read() -> bytes:
+        await script.hang.wait()
+        if arrived:
+            return await Script.read(script)
+        raise ConnectionFailedError("The response was closed.", kind="closed")
+
+    script.read = read  # type: ignore[method-assign]
+    reader = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    script.hang.set()
+    await stream.aclose()
+
+    with pytest.raises(StreamInterruptedError, match="closed while it was being read") as caught:
+        await reader
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "a"
+
+
+@pytest.mark.parametrize("enter", [True, False])
+async def test_closing_a_stream_that_another_task_opens_gives_the_opening_up(enter: bool) -> None:
+    """A stop button, pressed while the model still thinks. The task goes on: it was not cancelled itself."""
+    script = Script()
+    cancelled = asyncio.Event()
+
+    async def send(request: HttpRequest) -> HttpResponse:
+        try:
+            await script.hang.wait()
+        finally:
+            cancelled.set()
+        return script
+
+    script.send = send  # type: ignore[method-assign]
+    stream = stream_over(script, TextStream)
+
+    async def read() -> str:
+        with pytest.raises(StreamInterruptedError, match="closed while it was being opened"):
+            await (stream.__aenter__() if enter else anext(stream))
+        await asyncio.sleep(0)
+        return "went on"
+
+    reader = asyncio.ensure_future(read())
+    await asyncio.sleep(0)
+    await stream.aclose()
+    await stream.aclose()
+
+    assert await reader == "went on"
+    assert reader.cancelling() == 0
+    assert cancelled.is_set()
+    with pytest.raises(StreamInterruptedError):
+        await anext(stream)
+
+
+async def test_what_is_opened_although_it_was_closed_is_closed_again() -> None:
+    script = Script([TextDelta("a")])
+    opened = asyncio.Event()
+
+    async def send(request: HttpRequest) -> HttpResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            opened.set()  # swallowed, as code of others may
+        return script
+
+    script.send = send  # type: ignore[method-assign]
+    stream = stream_over(script)
+    reader = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    await stream.aclose()
+
+    with pytest.raises(StreamInterruptedError, match="closed while it was being opened"):
+        await reader
+    assert opened.is_set()
+    assert script.closed
+
+
+async def test_a_stream_is_opened_once_however_many_tasks_want_to() -> None:
+    script = Script([TextDelta("a")])
+
+    async def send(request: HttpRequest) -> HttpResponse:
+        script.sends += 1
+        await asyncio.sleep(0)
+        return script
+
+    script.send = send  # type: ignore[method-assign]
+    stream = stream_over(script)
+
+    outcomes = await asyncio.gather(*[stream.__aenter__() for _ in range(3)], anext(stream), return_exceptions=True)
+
+    assert script.sends == 1
+    assert [type(outcome) for outcome in outcomes] == [EventStream, RuntimeError, RuntimeError, RuntimeError]
+    await stream.aclose()
+
+
+async def test_a_stream_whose_opening_was_cancelled_does_not_look_like_an_empty_one() -> None:
+    script = Script(["hang"])
+    stream = stream_over(script)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await stream.__aenter__()
+
+    with pytest.raises(StreamInterruptedError):
+        await anext(stream)
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+async def test_a_stream_is_not_copied_but_all_that_it_gives_is(how: Callable[[object], object]) -> None:
+    """The first of two copies to be dropped would close the other's connection."""
+    stream = stream_over(Script([StreamStarted("id", "m"), TextDelta("a"), ToolCallStarted(1, "c", "f")]))
+    events = [event async for event in stream]
+
+    with pytest.raises(TypeError, match="cannot be copied"):
+        how(stream)
+    for value in (*events, stream.response):
+        twin = how(value)
+        assert (pickle.loads(twin) if isinstance(twin, bytes) else twin) == value
 
 
 async def test_cancelling_a_read_closes_the_connection_and_iterating_on_is_not_an_end() -> None:
