@@ -127,6 +127,7 @@ class ApexLlmError(Exception):
     """What had arrived when a stream failed; ``None`` outside streams."""
 
     _default_retryable = False
+    _default_phase: str | None = None
 
     def __init__(
         self,
@@ -155,7 +156,7 @@ class ApexLlmError(Exception):
         self.attempts = attempts
         self.retryable = self._default_retryable if retryable is None else retryable
         self.retry_after = retry_after
-        self.phase = phase
+        self.phase = self._default_phase if phase is None else phase
         self.hint = hint
         self.headers = headers or {}
         self.partial = partial
@@ -184,6 +185,8 @@ def _rebuild(kind: type[ApexLlmError], args: tuple[Any, ...], state: dict[str, A
 
 class ConfigurationError(ApexLlmError):
     """Something about the set-up must change; nothing was sent."""
+
+    _default_phase = "prepare"
 
 
 class MissingCredentialsError(ConfigurationError):
@@ -305,8 +308,9 @@ class StreamInterruptedError(ApexLlmError):
     events_seen: int
     """Events handed over before it broke."""
 
+    _default_phase = "mid-stream"
+
     def __init__(self, message: str = "", *, events_seen: int = 0, **facts: Any) -> None:
-        facts.setdefault("phase", "mid-stream")
         super().__init__(message, **facts)
         self.events_seen = events_seen
 

@@ -316,7 +316,7 @@ _GENERAL_HINTS: Final[dict[type[ApexLlmError], str]] = {
     RateLimitError: "Send less at once, or lower max_tokens: it is charged in advance on several models.",
     OverloadedError: "The service or the model failed inside; try again, or another region or inference profile.",
     ModelTimeoutError: "Ask for less in one call (max_tokens, reasoning), or stream the answer.",
-    ContextWindowExceededError: "Shorten the conversation or lower max_tokens; count_tokens() tells the size before.",
+    ContextWindowExceededError: "Shorten the conversation or lower max_tokens;",
 }
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from apex_llm.credentials.cached import CachedCredentials, Fetched, StaticCredentials
 from apex_llm.credentials.threads import call
@@ -107,6 +107,8 @@ def bedrock_bearer(
         return None if found is None else StaticCredentials(found, reload=look)
     if isinstance(explicit, str | Secret):
         return StaticCredentials(_token(explicit, source="bearer_token"))
+    if not callable(cast("object", explicit)):
+        raise _not_a_string(explicit, "bearer_token")
     function = explicit
 
     async def fetch() -> Fetched[AccessToken]:
@@ -120,7 +122,7 @@ def _token(given: object, *, source: str) -> AccessToken:
         return given
     value = given.reveal() if isinstance(given, Secret) else given
     if not isinstance(value, str):
-        raise ConfigurationError(f"The Bedrock API key ({source}) is a {type(value).__name__}, not a string.")
+        raise _not_a_string(value, source)
     value = value.strip().removeprefix("Bearer ").strip()
     if not value:
         raise MissingCredentialsError(f"The Bedrock API key ({source}) is empty.")
@@ -129,3 +131,10 @@ def _token(given: object, *, source: str) -> AccessToken:
             f"The Bedrock API key ({source}) holds a space, a control character or one that is not ASCII."
         )
     return AccessToken(value=Secret(value, name="bedrock_api_key"), source=source)
+
+
+def _not_a_string(value: object, source: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The Bedrock API key ({source}) is of type {type(value).__name__}.",
+        hint="Pass the key as text or as a Secret, or a function that gives it.",
+    )

@@ -139,6 +139,9 @@ class CallAlgorithm(ABC):
                     raise
             route = self._route(plane, resolved, request, stream=stream)
             return await self._attempts(plane, route.request, deadline, attempting(plane, resolved, route))
+        except ApexLlmError as error:
+            error.provider = error.provider or self.name
+            raise
         except (ImportError, OSError) as error:
             self._raise_if_not_loaded(error, request.model)
             raise

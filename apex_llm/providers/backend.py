@@ -9,8 +9,9 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from apex_llm.errors import ApexLlmError, ConfigurationError, InvalidRequestError
+from apex_llm.errors import ApexLlmError, InvalidRequestError
 from apex_llm.protocol.sigv4 import percent_encode
+from apex_llm.providers.arguments import check_transport
 from apex_llm.providers.endpoints import Endpoint, is_metadata
 from apex_llm.transport.classify import ClassifyLayer
 from apex_llm.transport.http11_request import is_token
@@ -64,13 +65,9 @@ class Backend:
             expected = stream_type if request.stream else "application/json"
             return unexpected_content(headers, body, expected=expected, provider=provider, model=request.model)
 
-        if max_connections is not None and max_connections < 1:
-            raise ConfigurationError(f"max_connections must be None or at least 1, not {max_connections}.")
-        if max_connections is not None and http_client is not None:
-            raise ConfigurationError(
-                "Both max_connections= and http_client= were given.",
-                hint="Set the limit of connections where the client is made: httpx.Limits(max_connections=...).",
-            )
+        check_transport(
+            http_client=http_client, max_connections=max_connections, ssl_context=ssl_context, observers=observers
+        )
         self.environ = environ
         self._http_client = http_client
         self._max_connections = max_connections

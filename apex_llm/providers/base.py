@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Self, Unpack, cast
 
 import msgspec
 
-from apex_llm.errors import InvalidRequestError
+from apex_llm.errors import ApexLlmError, InvalidRequestError
 from apex_llm.providers.algorithm import CallAlgorithm, Plane, Resolved, Route, StreamOpening
+from apex_llm.providers.arguments import check_argument, checked_policy
 from apex_llm.streaming import EventStream, TextStream, content_filtered
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.retry import RetryPolicy, RetryStrategy
@@ -24,7 +25,7 @@ from apex_llm.types.coerce import (
     as_timeout,
     as_tool_choice,
     as_tools,
-    reject_unknown_options,
+    check_options,
 )
 from apex_llm.types.http import Timeout
 from apex_llm.types.messages import Message
@@ -34,6 +35,8 @@ from apex_llm.types.responses import ChatResponse
 from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
 
 _REASONING_SECONDS = 300.0
+_NUMBERS = frozenset({int, float})
+_INFINITY = float("inf")
 
 
 class BaseLlmProvider(CallAlgorithm):
@@ -55,7 +58,9 @@ class BaseLlmProvider(CallAlgorithm):
         limits: Limits | None = None,
         strict_streams: bool = False,
     ) -> None:
-        retry = RetryPolicy() if isinstance(retry, NotGiven) else retry
+        check_argument("The default model or deployment", default_model, str, "its name, as text")
+        check_argument("limits=", limits, Limits, "a Limits(...)")
+        retry = RetryPolicy() if isinstance(retry, NotGiven) else checked_policy(retry)
         super().__init__(timeout=as_timeout(timeout, Timeout()), retry=retry, strict_streams=strict_streams)
         self.default_model: str | None = default_model
         """For calls that name no model; on Azure a deployment."""
@@ -75,6 +80,9 @@ class BaseLlmProvider(CallAlgorithm):
         try:
             plane = await self._plane()
             await self._check_credentials(plane)
+        except ApexLlmError as error:
+            error.provider = error.provider or self.name
+            raise
         except (ImportError, OSError) as error:
             self._raise_if_not_loaded(error)
             raise
@@ -108,7 +116,7 @@ class BaseLlmProvider(CallAlgorithm):
             other._timeout = as_timeout(timeout, self._timeout)
             other._timeout_chosen = isinstance(timeout, Timeout) or timeout is None
         if not isinstance(retry, NotGiven):
-            other._retry = retry
+            other._retry = checked_policy(retry)
         return other
 
     def __repr__(self) -> str:
@@ -121,6 +129,9 @@ class BaseLlmProvider(CallAlgorithm):
         self._deadline(self._timeout)
         try:
             return await self._list_models()
+        except ApexLlmError as error:
+            error.provider = error.provider or self.name
+            raise
         except (ImportError, OSError) as error:
             self._raise_if_not_loaded(error)
             raise
@@ -222,7 +233,12 @@ class BaseLlmProvider(CallAlgorithm):
         temperature: float | None = None,
     ) -> ChatRequest:
         given = cast("Mapping[str, Any]", options)
-        if not given and (max_tokens is None or max_tokens > 0):
+        if (
+            not given
+            and (model is None or model.__class__ is str)
+            and (max_tokens is None or (max_tokens.__class__ is int and max_tokens > 0))
+            and (temperature is None or (temperature.__class__ in _NUMBERS and -_INFINITY < temperature < _INFINITY))
+        ):
             # Most calls; what follows finds out nothing more for them, at four times the price.
             return ChatRequest(
                 model=model or self.default_model or "",
@@ -231,7 +247,7 @@ class BaseLlmProvider(CallAlgorithm):
                 temperature=temperature,
                 timeout=self._timeout,
             )
-        reject_unknown_options(given, method=method)
+        check_options({"model": model, "max_tokens": max_tokens, "temperature": temperature, **given}, method=method)
         max_tokens = given.get("max_tokens", max_tokens)
         if max_tokens is not None and max_tokens < 1:
             raise InvalidRequestError(

@@ -7,11 +7,12 @@ that says what to write.
 
 from __future__ import annotations
 
-__all__ = ["as_messages", "as_stop", "as_timeout", "as_tool_choice", "as_tools", "reject_unknown_options"]
+__all__ = ["as_messages", "as_stop", "as_timeout", "as_tool_choice", "as_tools", "check_options"]
 
 import base64
 import binascii
 import contextlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -29,18 +30,38 @@ from apex_llm.types.messages import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    VideoPart,
 )
 from apex_llm.types.requests import ChatOptions
 from apex_llm.types.sentinels import NOT_GIVEN, NotGiven
 from apex_llm.types.tools import Tool, ToolChoice
 
 _KNOWN_OPTIONS = frozenset(ChatOptions.__annotations__)
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("model", "deployment_id", "system", "reasoning_effort"), ((str,), "text")),
+    **dict.fromkeys(("max_tokens", "top_k", "seed"), ((int,), "a whole number")),
+    **dict.fromkeys(("temperature", "top_p"), ((int, float), "a number")),
+    "parallel_tool_calls": ((bool,), "True or False"),
+    "response_format": ((Mapping,), 'a dictionary, such as {"type": "json_schema", "json_schema": {...}}'),
+    "extra_body": ((Mapping,), "a dictionary"),
+    **dict.fromkeys(("metadata", "extra_headers", "extra_query"), ((Mapping,), "a dictionary of text to text")),
+}
+"""What options must be; those that are not here are checked where they are turned into values of ours."""
+_MEDIA = (ImagePart, DocumentPart, AudioPart, VideoPart)
 
 
-def reject_unknown_options(options: Mapping[str, Any], *, method: str) -> None:
-    """Raise ``TypeError`` for an option that no provider has, naming the one that was probably meant."""
-    for name in options:
-        if name not in _KNOWN_OPTIONS:
+def check_options(options: Mapping[str, Any], *, method: str) -> None:
+    """Refuse options that no provider has, and values of the wrong kind.
+
+    Raises:
+        TypeError: There is no such option; names the one that was probably meant.
+        InvalidRequestError: A value is of the wrong kind.
+    """
+    for name, value in options.items():
+        if (kinds := _KINDS.get(name)) is not None:
+            if value is not None:
+                _check_kind(name, value, *kinds)
+        elif name not in _KNOWN_OPTIONS:
             near: list[str] = []
             with contextlib.suppress(ImportError, OSError):  # where no file can be opened
                 import difflib  # for the message only
@@ -48,6 +69,17 @@ def reject_unknown_options(options: Mapping[str, Any], *, method: str) -> None:
                 near = difflib.get_close_matches(name, _KNOWN_OPTIONS, n=1)
             advice = f" Did you mean {near[0]!r}?" if near else " Use extra_body={...} for provider-specific members."
             raise TypeError(f"{method}() got an unexpected keyword argument {name!r}.{advice}")
+
+
+def _check_kind(name: str, value: object, kinds: tuple[type, ...], wanted: str) -> None:
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise _bad(f"{name} is of type {type(value).__name__}", f"Pass {wanted}.", param=name)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _bad(f"{name}={value} cannot be sent", f"Pass {wanted}.", param=name)  # JSON has no word for it
+    if wanted == "a dictionary of text to text":
+        for pair in cast("Mapping[Any, Any]", value).items():
+            if not all(isinstance(text, str) for text in pair):
+                raise _bad(f"{name} holds something other than text", f"Pass {wanted}.", param=name)
 
 
 def as_messages(
@@ -62,14 +94,26 @@ def as_messages(
         items = [messages]
     elif isinstance(messages, Mapping):
         items = [_message_from_mapping(cast("Mapping[str, Any]", messages), 0)]
-    else:
+    elif isinstance(cast("object", messages), Iterable):
         items = [
             item if isinstance(item, Message) else _message_from_mapping(item, position)
             for position, item in enumerate(messages)
         ]
+    else:
+        raise _bad(f"The prompt is of type {type(messages).__name__}", "Pass text, or a list of messages.")
     if system:
         items.insert(0, Message.system(system))
-    if not any(item.role != "system" and any(map(_says_something, item.parts)) for item in items):
+    said = False
+    for item in items:
+        for part in item.parts:
+            if part.__class__ is TextPart:
+                says_something = bool(cast("TextPart", part).text)
+            else:
+                _check_part(part)
+                says_something = True
+            if says_something and item.role != "system":
+                said = True
+    if not said:
         raise InvalidRequestError(
             "There is nothing to answer: no message besides the system prompt has any content.",
             phase="prepare",
@@ -78,8 +122,14 @@ def as_messages(
     return tuple(items)
 
 
-def _says_something(part: Part) -> bool:
-    return not (isinstance(part, TextPart) and not part.text)
+def _check_part(part: object) -> None:
+    if not isinstance(part, msgspec.Struct):
+        raise _bad(
+            f"A message holds a value of type {type(part).__name__} where a part belongs",
+            "Build messages with Message.user(...), Message.system(...) and their fellows, from text and parts.",
+        )
+    if isinstance(part, _MEDIA) and not isinstance(part.data, bytes | bytearray | memoryview | None):
+        raise _bad(f"The data of a part is of type {type(part.data).__name__}", "Pass the file's bytes.")
 
 
 _ROLES: Mapping[str, Role] = {
@@ -93,7 +143,9 @@ _ROLES: Mapping[str, Role] = {
 
 def _message_from_mapping(item: Any, position: int) -> Message:
     if not isinstance(item, Mapping):
-        raise _bad(f"messages[{position}] is a {type(item).__name__}", "Pass Message values or {'role', 'content'}.")
+        raise _bad(
+            f"messages[{position}] is of type {type(item).__name__}", "Pass Message values or {'role', 'content'}."
+        )
     message = cast("Mapping[str, Any]", item)
     role = _ROLES.get(str(message.get("role")))
     if role is None:
@@ -107,8 +159,9 @@ def _message_from_mapping(item: Any, position: int) -> Message:
         text = content if isinstance(content, str) else _plain_text(_parts(content, where))
         return Message("tool", (ToolResultPart(tool_call_id=call_id, content=text),))
     parts = _parts(content, where)
-    for call in cast("Sequence[Mapping[str, Any]]", message.get("tool_calls") or ()):
-        function = cast("Mapping[str, Any]", call.get("function") or {})
+    for item in cast("Sequence[Any]", message.get("tool_calls") or ()):
+        call = _mapping(item, f"messages[{position}].tool_calls[…] is")
+        function = _mapping(call.get("function"), f"messages[{position}].tool_calls[…].function is")
         parts.append(
             ToolCallPart(
                 id=str(call.get("id", "")),
@@ -119,6 +172,12 @@ def _message_from_mapping(item: Any, position: int) -> Message:
     return Message(role, tuple(parts))
 
 
+def _mapping(value: object, where: str) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise _bad(f"{where} of type {type(value).__name__}", "Write a dictionary, as in the OpenAI API.")
+    return cast("Mapping[str, Any]", value or {})
+
+
 def _parts(content: Any, where: str) -> list[Part]:
     if content is None or content == "":
         return []
@@ -126,7 +185,7 @@ def _parts(content: Any, where: str) -> list[Part]:
         return [TextPart(text=content)]
     if isinstance(content, Sequence):
         return [_part(item, f"{where}[{index}]") for index, item in enumerate(cast("Sequence[Any]", content))]
-    raise _bad(f"{where} is a {type(content).__name__}", "Content is text, or a list of parts.")
+    raise _bad(f"{where} is of type {type(content).__name__}", "Content is text, or a list of parts.")
 
 
 def _part(item: Any, where: str) -> Part:
@@ -135,7 +194,9 @@ def _part(item: Any, where: str) -> Part:
     if isinstance(item, str):
         return TextPart(text=item)
     if not isinstance(item, Mapping):
-        raise _bad(f"{where} is a {type(item).__name__}", "A part is text, a part value or a dictionary with 'type'.")
+        raise _bad(
+            f"{where} is of type {type(item).__name__}", "A part is text, a part value or a dictionary with 'type'."
+        )
     part = cast("Mapping[str, Any]", item)
     match part.get("type"):
         case "text" | "input_text" | "output_text" | "refusal":
@@ -145,10 +206,10 @@ def _part(item: Any, where: str) -> Part:
             details = cast("Mapping[str, Any]", image) if isinstance(image, Mapping) else {"url": image}
             return _image(str(details.get("url", "")), details.get("detail"), where)
         case "input_audio":
-            audio = cast("Mapping[str, Any]", part.get("input_audio") or {})
+            audio = _mapping(part.get("input_audio"), f"{where}.input_audio is")
             return AudioPart(data=_base64(str(audio.get("data", "")), where), format=str(audio.get("format", "wav")))
         case "file":
-            return _file(cast("Mapping[str, Any]", part.get("file") or {}), where)
+            return _file(_mapping(part.get("file"), f"{where}.file is"), where)
         case other:
             raise _bad(
                 f"{where} has the type {other!r}",
@@ -186,11 +247,17 @@ def _plain_text(parts: list[Part]) -> str:
 def as_tools(tools: Iterable[Tool | Mapping[str, Any]] | None) -> tuple[Tool, ...]:
     """Tools from ``Tool`` values, or from OpenAI-style dictionaries, nested under ``function`` or flat."""
     result: list[Tool] = []
+    given = cast("object", tools)
+    if given is not None and (isinstance(given, str | Mapping) or not isinstance(given, Iterable)):
+        raise _bad(f"tools is of type {type(cast('object', given)).__name__}", "Pass a list of tools.", param="tools")
     for position, item in enumerate(tools or ()):
         if isinstance(item, Tool):
             result.append(item)
             continue
-        function = cast("Mapping[str, Any]", item.get("function") or item)
+        if not isinstance(item, Mapping):
+            advice = "Put @tool on the function." if callable(item) else "Pass Tool values or dictionaries."
+            raise _bad(f"tools[{position}] is of type {type(item).__name__}", advice, param="tools")
+        function = _mapping(item.get("function") or item, f"tools[{position}].function is")
         name = function.get("name")
         if not isinstance(name, str) or not name:
             raise _bad(f"tools[{position}] has no name", 'Write {"type": "function", "function": {"name": ...}}.')
@@ -232,7 +299,11 @@ def as_tool_choice(choice: str | ToolChoice | Mapping[str, Any] | None, tools: S
 
 def as_stop(stop: str | Sequence[str] | None) -> tuple[str, ...]:
     """One or several stop sequences; empty ones are refused, as every service refuses them."""
+    if not isinstance(cast("object", stop), str | Iterable | None):
+        raise _bad(f"stop is of type {type(stop).__name__}", "Pass text, or a list of texts.", param="stop")
     sequences = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+    if not all(isinstance(cast("object", sequence), str) for sequence in sequences):
+        raise _bad("stop holds something other than text", "Pass text, or a list of texts.", param="stop")
     if not all(sequences):
         raise _bad("A stop sequence is empty", "Leave out stop=, or give text that is not empty.")
     return sequences
@@ -246,10 +317,10 @@ def as_timeout(timeout: float | Timeout | NotGiven | None, default: Timeout) -> 
         return Timeout(connect=None, first_byte=None, idle=None, total=None)
     if isinstance(timeout, Timeout):
         return timeout
-    if not timeout > 0:
+    if not isinstance(cast("object", timeout), int | float) or not timeout > 0:
         raise _bad(f"timeout={timeout!r} is not a positive number of seconds", "Use a number above 0, or None.")
     return msgspec.structs.replace(default, total=float(timeout))
 
 
-def _bad(problem: str, hint: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{problem}.", phase="prepare", hint=hint)
+def _bad(problem: str, hint: str, *, param: str | None = None) -> InvalidRequestError:
+    return InvalidRequestError(f"{problem}.", phase="prepare", hint=hint, param=param)

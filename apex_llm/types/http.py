@@ -64,6 +64,12 @@ class Timeout(msgspec.Struct, frozen=True, kw_only=True):
     total: float | None = 600.0
     """The whole call: retries, waiting and streaming included."""
 
+    def __post_init__(self) -> None:
+        for name in ("connect", "first_byte", "idle", "total"):
+            seconds: object = getattr(self, name)
+            if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+                raise ValueError(f"{name}={seconds!r} is not a positive number of seconds, or None.")
+
 
 class Headers:
     """Response headers: looked up without regard to case, repeated names kept in order."""

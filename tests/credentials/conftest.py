@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from credential_fakes import Fake, Seen
 
 from apex_llm.transport.http11_sender import Http11Sender
-
-
-@dataclass
-class Seen:
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Fake:
-    """A server whose answers are a function: ``seen -> (status, body)``, a string, a dictionary, or a number."""
-
-    answer: Callable[[Seen], Any]
-    seen: list[Seen] = field(default_factory=list)
-    url: str = ""
-
-    @property
-    def paths(self) -> list[str]:
-        return [f"{request.method} {request.path}" for request in self.seen]
 
 
 @pytest.fixture
@@ -114,19 +90,3 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,169.254.169.254,169.254.170.2")
     return folder
-
-
-def iso(seconds_from_now: float) -> str:
-    return datetime.fromtimestamp(time.time() + seconds_from_now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-async def no_sleep(_: float) -> None:
-    await asyncio.sleep(0)
-
-
-class Clock:
-    def __init__(self, now: float = 1_000_000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 import botocore.session
 import pytest
-from conftest import Fake, iso, no_sleep
+from credential_fakes import Fake, iso, no_sleep
 
 from apex_llm.credentials import aws_chain
 from apex_llm.credentials.aws import aws_credentials

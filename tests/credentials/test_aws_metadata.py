@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import Fake, iso, no_sleep
+from credential_fakes import Fake, iso, no_sleep
 
 from apex_llm.credentials.aws import aws_credentials
 from apex_llm.credentials.aws_metadata import container_credentials, instance_credentials

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import botocore.credentials
 import botocore.session
 import pytest
-from conftest import Clock, Fake, iso, no_sleep
+from credential_fakes import Clock, Fake, iso, no_sleep
 
 from apex_llm.credentials.aws import aws_credentials, aws_region, bedrock_bearer, region_of
 from apex_llm.errors import ConfigurationError, InvalidEndpointError, MissingCredentialsError

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from conftest import Clock, Fake, no_sleep
+from credential_fakes import Clock, Fake, no_sleep
 
 from apex_llm.credentials.azure import azure_credentials
 from apex_llm.credentials.azure_entra import ClientSecret, WorkloadIdentity

@@ -9,7 +9,7 @@ import threading
 import timeit
 
 import pytest
-from conftest import Clock
+from credential_fakes import Clock
 
 from apex_llm.credentials.cached import CachedCredentials, Fetched, StaticCredentials
 from apex_llm.credentials.threads import run_in_thread

@@ -7,7 +7,7 @@ import os
 import traceback
 
 import pytest
-from conftest import Fake, iso, no_sleep
+from credential_fakes import Fake, iso, no_sleep
 
 from apex_llm.credentials.aws import aws_credentials, bedrock_bearer
 from apex_llm.credentials.aws_explicit import explicit_aws_credentials

@@ -6,7 +6,7 @@ import threading
 from unittest.mock import MagicMock, create_autospec
 
 import pytest
-from conftest import Clock
+from credential_fakes import Clock
 
 from apex_llm import provider_for
 from apex_llm.credentials.aws import aws_credentials, bedrock_bearer

@@ -14,6 +14,7 @@ import pytest
 from apex_llm.errors import ConfigurationError
 from apex_llm.transport import tls
 
+
 @pytest.mark.parametrize(
     ("roots", "told"),
     [({"SSL_CERT_DIR": "empty"}, "no certificate authorities in .*empty"), ({"SSL_CERT_DIR": "nowhere"}, "nowhere")],

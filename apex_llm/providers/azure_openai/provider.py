@@ -25,6 +25,7 @@ from apex_llm.errors import (
     PermissionDeniedError,
     UnknownModelError,
 )
+from apex_llm.providers.arguments import check_argument
 from apex_llm.providers.azure_openai.endpoints import AzureSurface, azure_surface, chat_target
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route
@@ -148,6 +149,16 @@ class AzureOpenAIProvider(BaseLlmProvider):
             )
         if api not in {"auto", "chat"}:
             raise ConfigurationError(f"api={api!r} is not known.", provider=self.name, hint="Use 'auto' or 'chat'.")
+        for argument, value in (("api_base=", api_base), ("api_version=", api_version), ("resource_id=", resource_id)):
+            check_argument(argument, value, str, "text")
+        check_argument("deployments=", deployments, Mapping, "a dictionary of deployments to models")
+        if azure_ad_token_provider is not None and not callable(azure_ad_token_provider):
+            raise ConfigurationError(
+                f"azure_ad_token_provider= is of type {type(azure_ad_token_provider).__name__}, and no function.",
+                provider=self.name,
+                hint="Pass a function that gives tokens; a token itself goes to azure_ad_token=, "
+                "a credential of azure-identity to credential=.",
+            )
         self._explicit = explicit if given else {}
         self._manager = api_key_manager
         self._plugin = plugin

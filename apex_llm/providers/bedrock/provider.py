@@ -25,6 +25,7 @@ from apex_llm.errors import (
     InvalidRequestError,
     UnknownModelError,
 )
+from apex_llm.providers.arguments import check_argument
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route
 from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, validate_configured_region
@@ -140,6 +141,10 @@ class BedrockProvider(BaseLlmProvider):
             raise ConfigurationError(
                 f"api={api!r} is not known.", provider=self.name, hint="Use 'auto', 'converse' or 'invoke'."
             )
+        for argument, value in (("aws_region=", aws_region), ("profile=", profile), ("endpoint_url=", endpoint_url)):
+            check_argument(argument, value, str, "text")
+        check_argument("aliases=", aliases, Mapping, "a dictionary of names to model ids")
+        check_argument("families=", families, (Mapping, Sequence), "a dictionary of ARNs to model ids")
         validate_configured_region(aws_region, environ=environ)
         if endpoint_url is not None:
             parse_endpoint(endpoint_url, name="endpoint_url", allow_insecure=allow_insecure)
