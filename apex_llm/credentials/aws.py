@@ -185,7 +185,9 @@ class _Chain:
         else:
             tried.append("container endpoint (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI and _FULL_URI are not set)")
             try:
-                found = await instance_credentials(self._send, environ=self.environ, sleep=self._sleep)
+                found = await instance_credentials(
+                    self._send, environ=self.environ, sleep=self._sleep, clock=self.clock
+                )
             except MissingCredentialsError as error:
                 cause = error
                 tried.append(error.message)

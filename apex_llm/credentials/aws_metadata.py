@@ -11,6 +11,8 @@ from __future__ import annotations
 __all__ = ["container_credentials", "container_variable", "instance_credentials"]
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -40,6 +42,10 @@ _CONTAINER_PAUSE = 1.0
 _CONTAINER_HOSTS = frozenset({"169.254.170.2", "169.254.170.23", "fd00:ec2::23"})
 _INSTANCE_HOSTS = frozenset({"169.254.169.254", "fd00:ec2::254"})
 _ROLES = "/latest/meta-data/iam/security-credentials/"
+_STALE_SECONDS = 600.0
+# For so long are old keys of instance metadata taken to be good, before it is asked for newer ones.
+
+_logger = logging.getLogger("apex_llm.credentials")
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -83,15 +89,22 @@ async def container_credentials(
             send, "GET", origin, target, headers=headers, timeout=_CONTAINER_TIMEOUT, operation="container-credentials"
         )
         _check(reply, source)
-        return _credentials(reply.body, source)
+        return _credentials(reply.body, source, without_token=True)
 
     return await _tries(attempt, source=source, pause=_CONTAINER_PAUSE, sleep=sleep)
 
 
 async def instance_credentials(
-    send: Send, *, environ: Mapping[str, str], sleep: Sleep = asyncio.sleep
+    send: Send,
+    *,
+    environ: Mapping[str, str],
+    sleep: Sleep = asyncio.sleep,
+    clock: Callable[[], float] = time.time,
 ) -> AwsCredentials | None:
     """The credentials of the instance's role, or ``None`` where instance metadata is switched off.
+
+    Keys whose time is over are used all the same, with a warning: the service hands out its old ones while AWS cannot
+    give it new ones, and other services go on taking them then. If they do not, their refusal says so.
 
     Raises:
         InvalidEndpointError: The endpoint is not one of instance metadata.
@@ -131,7 +144,7 @@ async def instance_credentials(
         reply = await ask("GET", _ROLES + quote(role, safe=""), token)
         return _credentials(reply.body, f"{source}, role {role}")
 
-    return await _tries(
+    found = await _tries(
         attempt,
         source=source,
         pause=_INSTANCE_PAUSE,
@@ -139,6 +152,15 @@ async def instance_credentials(
         timeout_hint="Inside a container the hop limit of the instance must be 2 or more; "
         "elsewhere set AWS_EC2_METADATA_DISABLED=true.",
     )
+    now = clock()
+    if found.expires_at is None or found.expires_at > now:
+        return found
+    _logger.warning(
+        "%s gave credentials that expired %.0f s ago; they are used until it has newer ones",
+        source,
+        now - found.expires_at,
+    )
+    return msgspec.structs.replace(found, expires_at=now + _STALE_SECONDS)
 
 
 async def _tries(
@@ -194,14 +216,17 @@ def _line(body: bytes, source: str) -> str:
     return words[0]
 
 
-def _credentials(body: bytes, source: str) -> AwsCredentials:
+def _credentials(body: bytes, source: str, *, without_token: bool = False) -> AwsCredentials:
+    """``without_token``: whether they may be of the lasting kind, as some agents hand out that are not AWS's own."""
     answer = decode(body, _Answer, name=source)
     if not answer.access_key_id and answer.code and answer.code != "Success":
         raise MissingCredentialsError(f"{source} refused: {answer.code}.")
-    if not answer.access_key_id or not answer.secret_access_key or not answer.token:
+    if not answer.access_key_id or not answer.secret_access_key or not (answer.token or without_token):
         raise ResponseFormatError(f"{source} answered without one of AccessKeyId, SecretAccessKey and Token.")
     expires_at = seconds_from_iso(answer.expiration, name=f"Expiration of {source}") if answer.expiration else None
-    found = pair(answer.access_key_id, answer.secret_access_key, answer.token, source=source, expires_at=expires_at)
+    found = pair(
+        answer.access_key_id, answer.secret_access_key, answer.token or None, source=source, expires_at=expires_at
+    )
     assert found is not None
     return found
 

@@ -254,6 +254,12 @@ class CachedCredentials(Generic[T]):
             try:
                 fetched = await self._fetch()
                 flight.value = self._accept(fetched, flight)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Nobody cancelled us: what the source waits for was cancelled, and would be so again at once.
+                flight.error = self._refuse(error, flight)
             except Exception as error:  # noqa: BLE001 - translated below, and raised to whoever waits
                 flight.error = self._refuse(error, flight)
         finally:
@@ -300,7 +306,7 @@ class CachedCredentials(Generic[T]):
             self._inline_until = min(refresh_at, block_at)
         return value
 
-    def _refuse(self, error: Exception, flight: _Flight[T]) -> ApexLlmError:
+    def _refuse(self, error: BaseException, flight: _Flight[T]) -> ApexLlmError:
         translated = self._translate(error)
         now = self._clock()
         with self._lock:
@@ -321,7 +327,7 @@ class CachedCredentials(Generic[T]):
         )
         return translated
 
-    def _translate(self, error: Exception) -> ApexLlmError:
+    def _translate(self, error: BaseException) -> ApexLlmError:
         if isinstance(error, ConfigurationError | AuthenticationError | KeyStoreError):
             return error
         if isinstance(error, ApexLlmError):

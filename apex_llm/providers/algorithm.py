@@ -68,7 +68,9 @@ class Route(msgspec.Struct, frozen=True):
 class Get(Protocol):
     """``CallAlgorithm._get``, for the modules that ask a service about itself."""
 
-    def __call__(self, plane: Plane, target: str, *, operation: str) -> Awaitable[bytes]:
+    def __call__(
+        self, plane: Plane, target: str, *, operation: str, timeout: Timeout | None = None
+    ) -> Awaitable[bytes]:
         """The body of what ``plane`` answers to a GET of ``target``."""
         ...
 
@@ -122,21 +124,29 @@ class CallAlgorithm(ABC):
     async def _call(
         self, request: ChatRequest, attempting: Callable[[Plane, Resolved, Route], Attempt[T]], *, stream: bool
     ) -> T:
-        """Resolve, route, attempt; once more if the service's refusal taught something."""
+        """Resolve, route, attempt; once more if the service's refusal taught something.
+
+        Whoever else has the provider may close it while this waits, so the plane is asked for again after each wait.
+        """
         try:
             deadline = self._deadline(request.timeout)
             plane = await self._plane()
             if not request.model:
                 request = self._named(request)
-            resolved = self._resolve_now(request) or await self._resolve(request)
+            resolved = self._resolve_now(request)
+            if resolved is None:
+                resolved = await self._resolve(request)
+                plane = await self._plane()
             if plane.permit is not None:
                 await plane.permit(resolved, request)
+                plane = await self._plane()
             route = self._route(plane, resolved, request, stream=stream)
             try:
                 return await self._attempts(plane, route.request, deadline, attempting(plane, resolved, route))
             except InvalidRequestError as error:
                 if not self._learn(resolved, error):
                     raise
+            plane = await self._plane()
             route = self._route(plane, resolved, request, stream=stream)
             return await self._attempts(plane, route.request, deadline, attempting(plane, resolved, route))
         except ApexLlmError as error:
@@ -187,21 +197,29 @@ class CallAlgorithm(ABC):
 
         return attempt
 
-    async def _get(self, plane: Plane, target: str, *, operation: str) -> bytes:
+    async def _get(
+        self,
+        plane: Plane,
+        target: str,
+        *,
+        operation: str,
+        timeout: Timeout | None = None,  # noqa: ASYNC109 - also part of the request, for the sender
+    ) -> bytes:
         """What the service says of itself at ``target``, by the same attempts as a call."""
+        timeout = timeout or self._timeout
         request = HttpRequest(
             method="GET",
             origin=plane.endpoint.origin,
             target=target,
             headers=(("accept", "application/json"),),
-            timeout=self._timeout,
+            timeout=timeout,
             operation=operation,
         )
 
         async def attempt(outgoing: HttpRequest) -> bytes:
             return await _read_body(await plane.send(outgoing))
 
-        return await self._attempts(plane, request, self._deadline(self._timeout), attempt)
+        return await self._attempts(plane, request, self._deadline(timeout), attempt)
 
     async def _attempts(self, plane: Plane, request: HttpRequest, deadline: float | None, understand: Attempt[T]) -> T:
         """Make attempts at ``request`` until one is understood or the policy gives up."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
+from typing import Any
 
 import pytest
-from credential_fakes import Fake, iso, no_sleep
+from credential_fakes import Clock, Fake, iso, no_sleep
 
 from apex_llm.credentials.aws import aws_credentials
 from apex_llm.credentials.aws_metadata import container_credentials, instance_credentials
@@ -166,12 +168,43 @@ async def test_only_a_machine_that_once_gave_credentials_is_worth_another_try(fa
     assert later.value.retryable
 
 
-async def test_expired_credentials_of_the_service_are_refused(fake: Fake, send) -> None:
+async def test_old_credentials_of_the_machine_serve_until_it_has_newer_ones(
+    fake: Fake, send, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While AWS cannot renew a role, instance metadata hands out the keys that it has, and services take them."""
     fake.answer = role(life=-60)
-    source = aws_credentials(send=send, environ={"AWS_EC2_METADATA_SERVICE_ENDPOINT": fake.url}, sleep=no_sleep)
+    clock = Clock(time.time())
+    source = aws_credentials(
+        send=send, environ={"AWS_EC2_METADATA_SERVICE_ENDPOINT": fake.url}, sleep=no_sleep, clock=clock
+    )
+
+    for _ in range(30):
+        assert (await source.get()).access_key_id == "AKIDROLE"
+
+    assert len(fake.seen) <= 6
+    assert re.search(r"gave credentials that expired [56]\d s ago", caplog.text)
+    fake.answer = role(life=6 * 3600)
+    clock.now += 590
+    renewed = await source.get()
+    assert renewed.expires_at == pytest.approx(time.time() + 6 * 3600, abs=5)
+
+
+async def test_old_credentials_of_a_container_are_refused(fake: Fake, send) -> None:
+    fake.answer = lambda _: {**ANSWER, "Expiration": iso(-60)}
+    source = aws_credentials(send=send, environ={"AWS_CONTAINER_CREDENTIALS_FULL_URI": fake.url}, sleep=no_sleep)
 
     with pytest.raises(MissingCredentialsError, match=r"expired \d+ s ago"):
         await source.get()
+
+
+@pytest.mark.parametrize("token", [{}, {"Token": ""}, {"Token": None}])
+async def test_an_agent_may_hand_out_keys_without_a_session(fake: Fake, send, token: dict[str, Any]) -> None:
+    """AWS's own agents never do; local ones, which serve somebody's lasting keys, do."""
+    fake.answer = lambda _: {key: value for key, value in ANSWER.items() if key != "Token"} | token
+
+    found = await container_credentials(send, environ={"AWS_CONTAINER_CREDENTIALS_FULL_URI": fake.url}, sleep=no_sleep)
+
+    assert found.session_token is None
 
 
 @pytest.mark.parametrize("life", [12 * 60, 5 * 60])

@@ -396,6 +396,22 @@ async def test_a_refresh_cancelled_before_its_first_step_does_not_strand_its_wai
     assert source.calls == 1
 
 
+async def test_a_source_that_waits_for_something_cancelled_is_an_error_and_no_endless_loop() -> None:
+    """A token callback may await a task of its own that somebody has cancelled."""
+    calls = 0
+
+    async def fetch() -> AwsCredentials:
+        nonlocal calls
+        calls += 1
+        raise asyncio.CancelledError
+
+    cached = CachedCredentials(fetch, name="Test credentials")
+
+    with pytest.raises(MissingCredentialsError, match="CancelledError was raised"):
+        await asyncio.wait_for(cached.get(), 5)
+    assert calls == 1
+
+
 async def test_current_is_cheap() -> None:
     _, cached = made(Clock())
     cached._clock = __import__("time").time

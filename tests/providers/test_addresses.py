@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apex_llm import ConfigurationError, InvalidEndpointError
+from apex_llm import AzureOpenAIProvider, ConfigurationError, InvalidEndpointError
 from apex_llm.providers.azure_openai.endpoints import azure_surface
 from apex_llm.providers.bedrock.endpoints import bedrock_endpoints
 from apex_llm.providers.bedrock.models import ALIASES, resolve_alias
@@ -146,6 +146,37 @@ def test_no_alias_points_to_another_alias() -> None:
         ("https://gw.example.com/team/a/openai/v1", None, None, ("/team/a/openai/v1", None, None)),
         ("http://127.0.0.1:8080", None, None, ("/openai/v1", None, None)),
         ("https://r.services.ai.azure.com", None, None, ("/openai/v1", None, None)),
+        ("https://r.services.ai.azure.com/models", None, None, ("/openai/v1", None, None)),
+        (
+            "https://r.services.ai.azure.com/models/chat/completions?api-version=2024-05-01-preview",
+            None,
+            None,
+            ("/openai/v1", None, None),
+        ),
+        ("https://r.services.ai.azure.com/api/projects/p", None, None, ("/openai/v1", None, None)),
+        (
+            "https://r.services.ai.azure.com/api/projects/p/openai/v1/",
+            None,
+            None,
+            ("/api/projects/p/openai/v1", None, None),
+        ),
+        (
+            "https://r.openai.azure.com/openai/responses?api-version=2025-04-01-preview",
+            None,
+            None,
+            ("/openai", "2025-04-01-preview", None),
+        ),
+        ("https://r.openai.azure.com/openai/deployments", "2024-10-21", None, ("/openai", "2024-10-21", None)),
+        ("https://gw.example.com/a/openai/chat/completions", None, None, ("/a/openai/v1", None, None)),
+        ("https://gw.example.com/openai/prod", "2024-10-21", None, ("/openai/prod/openai", "2024-10-21", None)),
+        ("https://r.openai.azure.com//openai/v1", None, None, ("/openai/v1", None, None)),
+        ("https://r.openai.azure.com//openai/deployments/d", " 2024-10-21\n", None, ("/openai", "2024-10-21", "d")),
+        (
+            "https://r.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21",
+            "v1",
+            None,
+            ("/openai/v1", None, "d"),
+        ),
     ],
 )
 def test_an_azure_endpoint_is_read_in_any_form_that_people_paste(
@@ -169,6 +200,53 @@ def test_versions_that_contradict_the_endpoint_or_are_none_are_refused(url: str,
         azure_surface(url, api_version=version, configured_version=None, name="api_base")
 
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("url", "scope"),
+    [
+        ("https://r.openai.azure.com", "https://cognitiveservices.azure.com/.default"),
+        ("https://r.services.ai.azure.com/api/projects/p", "https://cognitiveservices.azure.com/.default"),
+        ("https://r.services.ai.azure.com/api/projects/p/openai/v1", "https://ai.azure.com/.default"),
+        ("https://r.openai.azure.us", "https://cognitiveservices.azure.us/.default"),
+        ("https://r.openai.azure.cn", "https://cognitiveservices.azure.cn/.default"),
+        ("https://gw.example.com/team", "https://cognitiveservices.azure.com/.default"),
+        ("https://azure.us.example.com", "https://cognitiveservices.azure.com/.default"),
+    ],
+)
+def test_a_token_is_for_the_cloud_that_the_endpoint_belongs_to(url: str, scope: str) -> None:
+    """The government's cloud knows no resource of the public one: its directory would refuse (AADSTS500011)."""
+    surface = azure_surface(url, api_version=None, configured_version=None, name="api_base")
+
+    assert surface.token_scope == scope
+
+
+async def test_a_credential_is_asked_for_a_token_of_that_cloud() -> None:
+    asked: list[str] = []
+
+    class Credential:
+        async def get_token(self, scope: str) -> str:
+            asked.append(scope)
+            return "token"
+
+    async with AzureOpenAIProvider(api_base="https://r.openai.azure.us", credential=Credential()) as provider:
+        await provider.initialize()
+
+    assert asked == ["https://cognitiveservices.azure.us/.default"]
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "scope"),
+    [
+        ("https://r.openai.azure.us", "management.usgovcloudapi.net", "https://management.usgovcloudapi.net/.default"),
+        ("https://gw.example.com", "management.usgovcloudapi.net", "https://management.usgovcloudapi.net/.default"),
+        ("https://r.openai.azure.com", "127.0.0.1", "https://management.azure.com/.default"),
+    ],
+)
+def test_a_token_for_the_management_plane_is_for_its_cloud(url: str, host: str, scope: str) -> None:
+    surface = azure_surface(url, api_version=None, configured_version=None, name="api_base")
+
+    assert surface.management_scope(host) == scope
 
 
 def test_preview_is_the_v1_surface_with_its_one_query() -> None:

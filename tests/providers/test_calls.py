@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from apex_llm import (
@@ -487,3 +489,48 @@ async def test_a_default_model_may_be_kept_with_the_keys(emulator: Emulator) -> 
         assert await bedrock.generate_text("Hi") == "You said: Hi"
 
     assert {request.model for request in emulator.requests} == {"us.amazon.nova-2-lite-v1:0"}
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_a_provider_that_is_closed_while_a_call_waits_for_permission_serves_it_all_the_same(
+    wire: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing lets go of connections; what a call had found out must not be gone under its feet."""
+    emulator.script(Answer.text("still here"))
+    provider = make(wire)
+    plane = provider._plane
+    waits, go_on = asyncio.Event(), asyncio.Event()
+
+    async def permit(*_: object) -> None:
+        waits.set()
+        await go_on.wait()
+
+    async def guarded() -> Any:
+        return msgspec.structs.replace(await plane(), permit=permit)
+
+    monkeypatch.setattr(provider, "_plane", guarded)
+    async with asyncio.timeout(10):
+        call = asyncio.ensure_future(provider.generate_text_stream("Hi").collect())
+        await waits.wait()
+        await provider.aclose()
+        go_on.set()
+        answer = await call
+
+    assert answer.text == "still here"
+    await provider.aclose()
+
+
+async def test_a_call_goes_on_where_the_control_plane_cannot_be_reached(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a private network there may be a way to the runtime only; what is behind a profile is then not known."""
+    arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/emulated0001"
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+    emulator.script(Answer.text("Hello"))
+
+    async with make("converse") as provider:
+        answer = await provider.chat("Hi", model=arn, top_k=5)
+
+    assert answer.text == "Hello"
+    assert len(emulator.requests) == 1

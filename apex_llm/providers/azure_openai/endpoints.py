@@ -1,8 +1,9 @@
 """What users paste as an Azure endpoint, read for what it says: address, surface, deployment, version.
 
-A resource's address, a Foundry address, a gateway with a path of its own, an address that ends
-in ``/openai`` or ``/openai/v1``, and the portal's "target URI" with deployment and version in it
-are all understood. The address of the portal itself is not an endpoint, and says so.
+A resource's address, a Foundry address (of the resource, of a project, or of the older inference
+API), a gateway with a path of its own, an address that ends in ``/openai`` or ``/openai/v1``, and the
+portal's "target URI" with deployment, operation and version in it are all understood. The address of
+the portal itself is not an endpoint, and says so.
 """
 
 from __future__ import annotations
@@ -19,6 +20,18 @@ from apex_llm.providers.backend import query_string
 from apex_llm.providers.endpoints import Endpoint, host_of, is_loopback, parse_endpoint, path_segment
 
 _TARGET = r"(?P<base>.*?)/openai/deployments/(?P<deployment>[^/]+)(?:/.*)?"
+_OPERATION = (
+    r"(?P<base>.*?)/openai/(deployments|models|responses|chat/completions|completions|embeddings|files|batches)"
+)
+_FOUNDRY = ".services.ai.azure.com"
+_FOUNDRY_EXTRAS = r"/models(/.*)?|/api/projects/[^/]+"
+# The older inference API, and a project by itself: the resource serves their models too, to a key as well as to Entra.
+_PROJECT = "/api/projects/"
+_MANAGEMENT = {
+    "azure.com": "management.azure.com",
+    "azure.us": "management.usgovcloudapi.net",
+    "azure.cn": "management.chinacloudapi.cn",
+}
 _VERSION = r"\d{4}-\d{2}-\d{2}(-preview)?"
 _VERSIONLESS = {"v1", "latest", "preview"}
 _PORTALS = ("portal.azure.com", "ai.azure.com", "oai.azure.com", "portal.azure.us", "azure.microsoft.com")
@@ -41,6 +54,29 @@ class AzureSurface(msgspec.Struct, frozen=True, kw_only=True):
     def is_v1(self) -> bool:
         """Whether the deployment travels in the body, rather than in the path."""
         return self.api_version is None
+
+    @property
+    def token_scope(self) -> str:
+        """What a token of Entra must be for; another cloud, or a Foundry project, is another audience."""
+        host = self.endpoint.origin.host
+        if host.endswith(_FOUNDRY) and self.endpoint.base_path.startswith(_PROJECT):
+            return "https://ai.azure.com/.default"
+        return f"https://cognitiveservices.{self._cloud}/.default"
+
+    @property
+    def management_url(self) -> str:
+        """The management plane of the same cloud."""
+        return f"https://{_MANAGEMENT[self._cloud]}"
+
+    def management_scope(self, host: str) -> str:
+        """What a token for the management plane at ``host`` must be for; an unknown host stands in for ours."""
+        known = host if host in _MANAGEMENT.values() else _MANAGEMENT[self._cloud]
+        return f"https://{known}/.default"
+
+    @property
+    def _cloud(self) -> str:
+        host = self.endpoint.origin.host
+        return next((cloud for cloud in _MANAGEMENT if host.endswith(f".{cloud}")), "azure.com")
 
     @property
     def root(self) -> str:
@@ -82,7 +118,9 @@ def azure_surface(
     base = endpoint.base_path
     deployment = None
     says_v1 = False
-    if "/openai/deployments/" in base and (target := re.fullmatch(_TARGET, base)):
+    if host.endswith(_FOUNDRY) and re.fullmatch(_FOUNDRY_EXTRAS, base):
+        base, pasted = "", None
+    elif "/openai/deployments/" in base and (target := re.fullmatch(_TARGET, base)):
         from urllib.parse import unquote
 
         base, deployment = target["base"], unquote(target["deployment"])
@@ -90,11 +128,13 @@ def azure_surface(
         base, says_v1 = base.partition("/openai/v1")[0], True
     elif base.endswith("/openai"):
         base = base.removesuffix("/openai")
-    endpoint = Endpoint(endpoint.origin, base)
-    version = api_version or pasted or (None if says_v1 else configured_version)
-    if version in _VERSIONLESS and deployment is None:
+    elif operation := re.fullmatch(_OPERATION, base):
+        base = operation["base"]
+    endpoint = Endpoint(endpoint.origin, base.rstrip("/"))
+    version = (api_version or pasted or (None if says_v1 else configured_version) or "").strip() or None
+    if version in _VERSIONLESS:
         query = (("api-version", "preview"),) if version == "preview" else ()
-        return AzureSurface(endpoint=endpoint, api_version=None, query=query)
+        return AzureSurface(endpoint=endpoint, api_version=None, query=query, deployment=deployment)
     if version is None and deployment is None:
         return AzureSurface(endpoint=endpoint, api_version=None)
     if says_v1:

@@ -8,7 +8,6 @@ resource lists base models, which are not deployments; ``ModelInfo.source`` says
 from __future__ import annotations
 
 __all__ = [
-    "MANAGEMENT_SCOPE",
     "list_models",
     "read_base_models",
     "read_data_plane_deployments",
@@ -31,7 +30,6 @@ _DEPLOYMENTS_VERSION: Final = "2023-03-15-preview"
 """The last version of the data plane that lists deployments."""
 _MODELS_VERSION: Final = "2024-10-21"
 _MANAGEMENT_VERSION: Final = "2025-06-01"
-MANAGEMENT_SCOPE: Final = "https://management.azure.com/.default"
 
 _Item = Mapping[str, Any]
 

@@ -243,6 +243,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
             manager=manager_source,
             environ=environ,
             send=self._backend.fetch,
+            scope=surface.token_scope,
         )
         endpoint = surface.endpoint
         authentication: Authentication
@@ -332,24 +333,30 @@ class AzureOpenAIProvider(BaseLlmProvider):
 
         ready = await self._ready()
         models = await list_models(
-            ready.surface, ready.plane, get=self._get, resource_id=self._resource_id, management=self._management
+            ready.surface,
+            ready.plane,
+            get=self._get,
+            resource_id=self._resource_id,
+            management=partial(self._management, ready.surface),
         )
         for model in models:
             if model.kind == "deployment" and model.base_model:
                 self._models.setdefault(model.id, model.base_model)
         return models
 
-    def _management(self) -> Plane:
+    def _management(self, surface: AzureSurface) -> Plane:
         """The management plane, which is another host and takes another token."""
-        from apex_llm.providers.azure_openai.listings import MANAGEMENT_SCOPE
-
+        environ = self._backend.environ
+        host = environ.get("AZURE_RESOURCE_MANAGER_URL") or surface.management_url
+        endpoint, _ = parse_endpoint(host, name="The management endpoint", allow_insecure=self._allow_insecure)
         credentials = azure_credentials(
-            **self._explicit, environ=self._backend.environ, send=self._backend.fetch, scope=MANAGEMENT_SCOPE
+            **self._explicit,
+            environ=environ,
+            send=self._backend.fetch,
+            scope=surface.management_scope(endpoint.origin.host),
         )
         if credentials.kind != "bearer":
             raise ConfigurationError("The management plane takes an Entra token, and only a resource key is at hand.")
-        host = self._backend.environ.get("AZURE_RESOURCE_MANAGER_URL") or "https://management.azure.com"
-        endpoint, _ = parse_endpoint(host, name="The management endpoint", allow_insecure=self._allow_insecure)
         authentication = BearerAuthentication(credentials.source, origin=endpoint.origin)
         return Plane(endpoint, self._backend.stack(endpoint, authentication), authentication.recover)
 

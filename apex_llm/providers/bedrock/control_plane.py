@@ -23,10 +23,17 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from apex_llm.errors import InvalidRequestError, ModelNotFoundError, PermissionDeniedError, ResponseFormatError
+from apex_llm.errors import (
+    ConnectionFailedError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    PermissionDeniedError,
+    ResponseFormatError,
+)
 from apex_llm.providers.algorithm import Get, Plane
 from apex_llm.providers.backend import query_string
 from apex_llm.providers.bedrock.models import model_segment
+from apex_llm.types.http import Timeout
 from apex_llm.types.models import ModelInfo
 
 T = TypeVar("T")
@@ -220,12 +227,22 @@ async def _list(plane: Plane, listing: Listing, *, get: Get) -> list[ModelInfo]:
             return models
 
 
-async def model_behind(profile: str, plane: Plane, *, get: Get) -> str | None:
-    """The id of the model that an application inference profile leads to; ``None`` where we may not know."""
+async def model_behind(
+    profile: str,
+    plane: Plane,
+    *,
+    get: Get,
+    timeout: Timeout,  # noqa: ASYNC109 - that of the call which wants to know
+) -> str | None:
+    """The id of the model that an application inference profile leads to.
+
+    ``None`` where we may not know, or cannot: a network may let calls to models out, and nothing else. The call is made
+    all the same then, as for a model of which nothing is known.
+    """
     target = f"{plane.endpoint.base_path}/inference-profiles/{model_segment(profile)}"
     try:
-        return base_model_of_profile(await get(plane, target, operation="GetInferenceProfile"))
-    except _REFUSALS as error:
+        return base_model_of_profile(await get(plane, target, operation="GetInferenceProfile", timeout=timeout))
+    except (*_REFUSALS, ConnectionFailedError) as error:
         _logger.info("cannot tell which model %s stands for: %s", profile, error.code)
         return None
 

@@ -289,7 +289,7 @@ class BedrockProvider(BaseLlmProvider):
         if ":application-inference-profile/" in model:
             from apex_llm.providers.bedrock.control_plane import model_behind
 
-            family = await model_behind(model, ready.control, get=self._get)
+            family = await model_behind(model, ready.control, get=self._get, timeout=request.timeout)
         self._families[model] = family or model
         return Resolved(model, family or model)
 
