@@ -60,7 +60,7 @@ def credentials_from_manager(
     *,
     plugin: str | None = None,
     interval: float = _INTERVAL,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = time.monotonic,
 ) -> ManagerCredentials:
     """What ``manager`` holds for ``service``, as credential sources.
 
@@ -70,7 +70,7 @@ def credentials_from_manager(
         service: Such as ``aws_bedrock``.
         plugin: In whose name to ask.
         interval: Seconds between two looks.
-        clock: Seconds since the epoch.
+        clock: Seconds that only grow: a clock that was set back would let a key that was taken away stay.
 
     Raises:
         ConfigurationError: It is no such manager.

@@ -18,6 +18,7 @@ from typing import Literal
 
 from apex_llm.errors import KeyStoreError, NoUnlockerError, WrongPassphraseError
 from apex_llm.keys.agefile import check_header, load_pyrage
+from apex_llm.keys.files import translated
 
 _SECONDS = 120.0
 # Everything secret goes through pipes: arguments and environment can be seen by others.
@@ -100,7 +101,9 @@ def _run(do: Literal["encrypt", "decrypt"], content: bytes, passphrase: str) -> 
             check=True,
         )
         answer = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+    except OSError as error:
+        raise translated(error, "Starting the process that derives the key") from None
+    except (subprocess.SubprocessError, ValueError) as error:
         # Its text would quote the command's input.
         raise KeyStoreError(
             f"The process that derives the key did not finish ({type(error).__name__}).",

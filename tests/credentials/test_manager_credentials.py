@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from unittest.mock import MagicMock, create_autospec
 
 import pytest
@@ -286,3 +287,8 @@ async def test_asynchronous_managers_serve_too() -> None:
             return KEYS
 
     assert (await held(Async()).aws().get()).access_key_id == "AKID"
+
+
+def test_a_clock_that_is_set_back_lets_no_key_stay_that_was_taken_away() -> None:
+    """What was asked for is believed for some seconds, and not until the clock comes there again."""
+    assert credentials_from_manager.__kwdefaults__["clock"] is time.monotonic

@@ -34,7 +34,7 @@ def status(session: Session, no_open: bool, as_json: bool) -> int:
         _print_status(found)
     if refused is not None:
         raise refused
-    if not found.exists:
+    if not found.exists and not found.problems:
         click.echo("There is no store yet. Make one with: apex-llm keys init", err=True)
     return ExitCode.DONE if found.exists and not found.problems else ExitCode.ERROR
 
