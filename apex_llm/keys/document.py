@@ -196,7 +196,7 @@ def write_document(document: Document) -> bytes:
 
 
 def check_name(name: object, *, what: str) -> str:
-    """``name`` if it can name a service or a plugin.
+    """``name`` if it can name a service or a plugin, as a plain ``str`` (those of some parsers are none).
 
     Raises:
         ConfigurationError: It cannot.
@@ -204,7 +204,7 @@ def check_name(name: object, *, what: str) -> str:
     if not isinstance(name, str) or not name or len(name) > _MAX_NAME or not name.isprintable():
         shown = repr(name[:50]) if isinstance(name, str) else f"a {type(name).__name__}"
         raise ConfigurationError(f"A {what} is a printable string of 1 to {_MAX_NAME} characters, not {shown}.")
-    return name
+    return name if type(name) is str else str.__str__(name)
 
 
 def check_number(value: object, *, what: str) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["ApiKeyManager", "CreatedStore", "ProviderAccess"]
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -172,7 +173,7 @@ class ApiKeyManager(Upkeep):
         Returns:
             Whether there was something to remove.
         """
-        check_name(service, what="service")
+        service = check_name(service, what="service")
         kinds = _KINDS.get(kind)
         if kinds is None:
             raise ConfigurationError(f"kind is 'api_key', 'oauth_token' or 'all', not {kind!r}.")
@@ -278,7 +279,7 @@ class ApiKeyManager(Upkeep):
         Raises:
             ConfigurationError: A name cannot be used.
         """
-        check_name(plugin, what="plugin")
+        plugin = check_name(plugin, what="plugin")
         if isinstance(services, str):
             raise ConfigurationError("services is a list of names, not one string.", hint=f"Write [{services!r}].")
         grants = [Grant(service=check_name(each, what="service")) for each in dict.fromkeys(services)]
@@ -323,7 +324,7 @@ class ApiKeyManager(Upkeep):
         Raises:
             ConfigurationError: A name or a time cannot be used.
         """
-        check_name(plugin, what="plugin")
+        plugin = check_name(plugin, what="plugin")
         made = Grant(
             service=check_name(service, what="service"),
             models=None if models is None else _model_names(models),
@@ -332,10 +333,10 @@ class ApiKeyManager(Upkeep):
         )
 
         def add(document: Document) -> None:
-            others = [each for each in document.permissions.get(plugin, ()) if each.service != service]
+            others = [each for each in document.permissions.get(plugin, ()) if each.service != made.service]
             document.permissions[plugin] = [*others, made]
 
-        self._change("grant", add, plugin=plugin, service=service)
+        self._change("grant", add, plugin=plugin, service=made.service)
         return made
 
     def revoke(self, plugin: str, service: str | None = None) -> bool:
@@ -348,6 +349,7 @@ class ApiKeyManager(Upkeep):
         held = () if document is None else document.permissions.get(plugin, ())
         if not any(service in (None, each.service) for each in held):
             return False
+        plugin, service = check_name(plugin, what="plugin"), service and check_name(service, what="service")
 
         def take(document: Document) -> bool:
             before = document.permissions.get(plugin, [])
@@ -373,12 +375,13 @@ class ApiKeyManager(Upkeep):
         document = self._vault.snapshot()
         if document is None:
             return False
-        return decide(document, plugin, service, model=model, now=self._clock()).allowed
+        stated = None if model is None else _stated(model)
+        return decide(document, plugin, service, model=stated, now=self._clock()).allowed
 
     # --- inside
 
     def _set(self, operation: str, service: str, kind: Kind, value: object, *, overlap: float | None = None) -> None:
-        check_name(service, what="service")
+        service = check_name(service, what="service")
         kept = check_value(value)
 
         def store(document: Document) -> None:
@@ -406,9 +409,8 @@ class ApiKeyManager(Upkeep):
 
     def _get(self, operation: str, service: str, kind: Kind) -> Value | None:
         document = self._vault.snapshot()
+        service = check_name(service, what="service")
         record = self._record(document, service, kind)
-        if record is None:
-            check_name(service, what="service")
         value = None if record is None else record.current.value
         if self._audit_mode == "required":
             self._note(document, operation, service=service, value=value)
@@ -424,6 +426,7 @@ class ApiKeyManager(Upkeep):
         for_provider: bool = False,
     ) -> Value | None:
         document = self._vault.snapshot()
+        service, model = check_name(service, what="service"), None if model is None else _stated(model)
         decision = self._decide(document, plugin, service, model, for_provider=for_provider)
         kind: Kind = "api_key" if operation == "get_api_key" else "oauth_token"
         record = self._record(document, service, kind) if decision.allowed else None
@@ -435,10 +438,12 @@ class ApiKeyManager(Upkeep):
 
     def _permit_model(self, plugin: str | PluginHandle, service: str, models: Sequence[str]) -> None:
         document = self._vault.snapshot()
-        decision = self._decide(document, plugin, service, models[0], aliases=models[1:], for_provider=True)
-        self._audit_decision(document, "use_model", plugin, service, decision, model=models[0])
+        service = check_name(service, what="service")
+        model, *aliases = map(_stated, models or [""])
+        decision = self._decide(document, plugin, service, model, aliases=aliases, for_provider=True)
+        self._audit_decision(document, "use_model", plugin, service, decision, model=model)
         if not decision.allowed:
-            raise _denied(plugin, service, f"use the model {models[0]!r} of", decision)
+            raise _denied(plugin, service, f"use the model {model!r} of", decision)
 
     def _audit_decision(
         self,
@@ -472,7 +477,6 @@ class ApiKeyManager(Upkeep):
         aliases: Sequence[str] = (),
         for_provider: bool,
     ) -> Decision:
-        check_name(service, what="service")
         name = _plugin_name(plugin)
         if isinstance(plugin, PluginHandle):
             if plugin not in self._handles:
@@ -549,6 +553,14 @@ def _denied(plugin: str | PluginHandle, service: str, what: str, decision: Decis
         phase="credentials",
         hint=f"The application's owner can allow it: apex-llm keys grant {name} {service}",
     )
+
+
+def _stated(model: str) -> str:
+    """A model's name as a caller states it: any text, so that a grant decides and the log can tell."""
+    with contextlib.suppress(UnicodeEncodeError):
+        if isinstance(model, str) and model.encode():  # pyright: ignore[reportUnnecessaryIsInstance]
+            return model if type(model) is str else str.__str__(model)
+    raise ConfigurationError(f"A model is a text, not {model!r:.50}.")
 
 
 def _model_names(models: Sequence[str]) -> tuple[str, ...]:

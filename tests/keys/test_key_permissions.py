@@ -158,6 +158,45 @@ def test_a_grant_for_models_gives_the_key_only_for_those(manager: ApiKeyManager)
         manager.get_api_key_secure("plugin", "aws_bedrock")
 
 
+@pytest.mark.parametrize("model", ["", "\ud800", 5, b"claude"], ids=ascii)
+def test_a_model_that_is_no_text_is_refused_by_name(manager: ApiKeyManager, model) -> None:
+    manager.grant("plugin", "aws_bedrock", models=["*"])
+    for act in (
+        lambda: manager.get_api_key_secure("plugin", "aws_bedrock", model=model),
+        lambda: manager.check_permission("plugin", "aws_bedrock", model=model),
+        lambda: manager.provider_access.permit_model("plugin", "aws_bedrock", [model]),
+        lambda: manager.provider_access.permit_model("plugin", "aws_bedrock", []),
+    ):
+        with pytest.raises(ConfigurationError, match="model"):
+            act()
+
+
+class Parsed(str):
+    """A text as some parsers of configuration files give it; to be told from others by its words only."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash("plugin")
+
+
+def test_names_may_be_texts_of_a_kind_of_their_own_and_are_taken_at_their_word(
+    manager: ApiKeyManager, home: Path
+) -> None:
+    required = ApiKeyManager(home, master_key=MASTER_KEY, audit="required")
+    required.set_plugin_permissions(Parsed("plugin"), [Parsed("aws_bedrock")])
+    required.set_api_key(Parsed("github"), Parsed("a value"))
+    assert required.get_api_key_secure(Parsed("plugin"), Parsed("aws_bedrock"), model=Parsed("m")) == VALUE
+    assert required.get_api_key(Parsed("github")) == "a value"
+    with pytest.raises(KeyAccessDeniedError):
+        required.get_api_key_secure(Parsed("stranger"), "aws_bedrock")
+    assert required.grant(Parsed("plugin"), Parsed("github"), models=[Parsed("x")]).models == ("x",)
+    assert required.get_plugin_permissions() == ApiKeyManager(home, master_key=MASTER_KEY).get_plugin_permissions()
+    assert required.revoke(Parsed("plugin"), Parsed("github"))
+    assert required.verify().ok
+
+
 def test_a_key_that_must_not_leave_goes_to_providers_only(manager: ApiKeyManager) -> None:
     manager.grant("plugin", "aws_bedrock", export=False)
     with pytest.raises(KeyAccessDeniedError, match="through a provider only"):
