@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from apex_llm.errors import MissingCredentialsError
+
 T = TypeVar("T")
 
 
@@ -24,6 +26,9 @@ async def run_in_thread(function: Callable[..., T], *arguments: Any, name: str =
     """What ``function(*arguments)`` returns or raises, run on a daemon thread in a copy of this context.
 
     Cancelling the caller abandons the thread; its result is dropped.
+
+    Raises:
+        MissingCredentialsError: There is no thread to be had.
     """
     loop = asyncio.get_running_loop()
     arrived: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
@@ -45,7 +50,15 @@ async def run_in_thread(function: Callable[..., T], *arguments: Any, name: str =
         except RuntimeError:
             return  # the loop closed meanwhile: nobody is waiting
 
-    threading.Thread(target=work, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=work, name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise MissingCredentialsError(
+            "No thread could be started to look for credentials or settings.",
+            retryable=True,
+            phase="prepare",
+            hint="There are too many threads already, or the interpreter is about to exit.",
+        ) from error
     result, error = await arrived
     if error is not None:
         raise error

@@ -18,8 +18,10 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, ParamSpec, TypeVar
 
+from apex_llm.errors import ConnectionFailedError
 from apex_llm.sync._call import Call
 from apex_llm.sync._running import Running
+from apex_llm.transport.network_errors import load_failed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,6 +78,7 @@ class LoopThread:
 
         Raises:
             RuntimeError: Called from the loop's own thread.
+            ConnectionFailedError: There is no descriptor left for a loop, or no thread.
         """
         running = self._running
         if running is None:
@@ -95,12 +98,20 @@ class LoopThread:
             atexit.register(self.close)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(before=self._park, after_in_parent=self._unpark, after_in_child=self._forget)
-        running = Running()
+        try:
+            running = Running()
+        except OSError as error:
+            raise load_failed(error, what="The event loop of apex_llm.sync could not be made") or error from error
         try:
             running.thread.start()
-        except BaseException:
-            running.stop()
-            raise
+        except RuntimeError as error:
+            running.loop.close()
+            raise ConnectionFailedError(
+                "No thread could be started for the event loop of apex_llm.sync.",
+                kind="network",
+                phase="prepare",
+                hint="There are too many threads already, or the interpreter is about to exit.",
+            ) from error
         return running
 
     def close(self) -> None:

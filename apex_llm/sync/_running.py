@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Running"]
 
 import asyncio
+import selectors
 import sys
 import threading
 from collections.abc import Iterable
@@ -80,6 +81,16 @@ class Running:
 
 class _Loop(asyncio.SelectorEventLoop):
     _closed: bool
+
+    def __init__(self) -> None:
+        self._closed = True  # until it is made: what is half made would fail to close itself when it is collected
+        selector = selectors.DefaultSelector()
+        try:
+            super().__init__(selector)
+        except BaseException:
+            selector.close()
+            self._closed = True
+            raise
 
     def abandon(self) -> None:
         """Count as closed without closing, which would take the parent's sockets out of the epoll that both share."""

@@ -412,6 +412,17 @@ async def test_a_source_that_waits_for_something_cancelled_is_an_error_and_no_en
     assert calls == 1
 
 
+async def test_a_thread_that_cannot_be_started_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    with pytest.raises(MissingCredentialsError, match="No thread") as caught:
+        await run_in_thread(threading.get_ident)
+    assert caught.value.retryable
+
+
 async def test_current_is_cheap() -> None:
     _, cached = made(Clock())
     cached._clock = __import__("time").time

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import signal
+import sys
 import threading
 import time
 import types
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 from sync_helpers import wait_until
 
+from apex_llm.errors import ConnectionFailedError
 from apex_llm.sync import _call
 from apex_llm.sync._call import Call
 from apex_llm.sync._lane import Lane
@@ -68,6 +71,40 @@ def test_threads_that_come_at_once_start_it_once() -> None:
 
     assert len(idents) == 8
     assert len(set(idents)) == 1
+
+
+def test_a_thread_that_cannot_be_started_is_a_typed_error_and_leaves_no_loop(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ConnectionFailedError, match="No thread could be started"):
+            thread.run(ident)
+    gc.collect()  # a loop that was not closed would warn here
+
+    assert isinstance(thread.run(ident), int)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors are not counted there")
+def test_a_loop_for_which_there_is_no_descriptor_is_a_typed_error(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio's own half-made loops complain on stderr when they are collected."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    for place in ("socket.socketpair", "selectors.DefaultSelector"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, refuse)
+            with pytest.raises(ConnectionFailedError, match="too many open files"):
+                thread.run(ident)
+        gc.collect()
+
+    assert isinstance(thread.run(ident), int)
 
 
 def test_arguments_and_results_pass_through(thread: LoopThread) -> None:
