@@ -128,7 +128,7 @@ class _StrictDecoder:
                     order.begin(call.index)
                 else:
                     order.go_on(call.index, begun=True)
-        if choice.finish_reason is not None:
+        if choice.finish_reason:
             self._finished.add(number)
 
 

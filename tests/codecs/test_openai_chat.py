@@ -795,6 +795,37 @@ def test_a_stream_without_its_end_is_truncated(chunks: list[Any]) -> None:
     assert caught.value.retryable
 
 
+def test_an_empty_finish_reason_ends_nothing() -> None:
+    """Some gateways say ``""`` in every chunk but the last: the answer, and its tool calls, go on."""
+    events = run(
+        delta("", content="a"),
+        delta("", tool_calls=[call(0, '{"x":', id="c", name="f")]),
+        delta("", tool_calls=[call(0, "1}")]),
+        delta("tool_calls"),
+        DONE,
+    )
+
+    assert (text_of(events), calls_of(events)) == ("a", [("c", "f", '{"x":1}')])
+    assert (finished(events).raw_finish_reason, finished(events).warnings) == ("tool_calls", ())
+    with pytest.raises(StreamTruncatedError):
+        run(delta("", content="a"))
+
+
+def whole(**members: Any) -> dict[str, Any]:
+    return {"id": "1", "choices": [{"index": 0, "message": {"role": "assistant", **members}, "finish_reason": "stop"}]}
+
+
+def test_a_whole_message_in_a_stream_is_the_answer_unless_it_was_streamed_before() -> None:
+    """Gateways that only seem to stream send the message itself; others say it all again at the end."""
+    call_made = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+    events = run(whole(content="all of it", tool_calls=[call_made]), DONE)
+    again = run(delta(content="all "), delta(content="of it"), whole(content="all of it"), DONE)
+
+    assert (text_of(events), calls_of(events)) == ("all of it", [("c", "f", "{}")])
+    assert (text_of(again), finished(again).raw_finish_reason) == ("all of it", "stop")
+
+
 def test_done_without_an_answer_is_not_an_answer() -> None:
     for chunks in ([DONE], [FIRST, DONE], [USAGE, DONE]):
         with pytest.raises(ResponseFormatError):

@@ -144,9 +144,11 @@ class OpenAIChatStreamDecoder:
             if len(choices) == 1 and not choice.index:
                 if delta is not None:
                     self._add_delta(delta, events)
+                elif choice.message is not None:
+                    self._add_message(choice.message, events)
                 if choice.content_filter_results != self._harmless:
                     self._read_filter(choice, events)
-                if choice.finish_reason is not None:
+                if choice.finish_reason:  # "" is what some gateways say instead of nothing
                     self._finish_choice(0, choice.finish_reason, events)
             else:
                 self._add_choices(choices, events)
@@ -230,10 +232,12 @@ class OpenAIChatStreamDecoder:
             if index == 0:
                 if choice.delta is not None:
                     self._add_delta(choice.delta, events)
+                elif choice.message is not None:
+                    self._add_message(choice.message, events)
                 self._read_filter(choice, events)
             else:
                 self._finish_reasons.setdefault(index, None)
-            if choice.finish_reason is not None:
+            if choice.finish_reason:
                 self._finish_choice(index, choice.finish_reason, events)
 
     def _add_delta(self, delta: Delta, events: list[StreamEvent]) -> None:
@@ -258,6 +262,11 @@ class OpenAIChatStreamDecoder:
             self._add_call(ToolCallDelta(_LEGACY_KEY, "function_call", delta.function_call), events)
         if delta.context:
             self._extra["context"] = {**self._extra.get("context", {}), **delta.context}
+
+    def _add_message(self, message: Delta, events: list[StreamEvent]) -> None:
+        """What gateways send that stream for a model that does not; after deltas, it only says them again."""
+        if not self._blocks:
+            self._add_delta(message, events)
 
     def _add_text(self, text: str, events: list[StreamEvent]) -> None:
         if not text:

@@ -75,6 +75,8 @@ class Choice(msgspec.Struct, gc=False):
 
     index: int | None = None
     delta: Delta | None = None
+    message: Delta | None = None
+    """The whole answer, from gateways that only seem to stream."""
     finish_reason: str | None = None
     content_filter_results: msgspec.Raw = NOTHING
     """Not parsed: Azure repeats the same bytes with every piece of text."""
