@@ -122,11 +122,13 @@ class _Stream(Generic[T]):
                 raise RuntimeError(
                     "The stream was left, or broke, before its end; .partial holds what was handed over."
                 )
-            raise RuntimeError("The stream has not been read to its end; use .partial, or await .collect().")
+            raise RuntimeError("The stream has not been read to its end; use .partial, or read on with .collect().")
         return self.partial
 
     async def collect(self) -> ChatResponse:
         """Read to the end and give the whole answer."""
+        if self._reading:
+            raise RuntimeError(_ONE_READER)  # and leave it to that task, whose stream this is
         async with self:
             self._index = len(self._batch)
             while await self._advance():

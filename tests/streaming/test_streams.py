@@ -487,9 +487,11 @@ async def test_two_tasks_cannot_read_one_stream() -> None:
     first = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
 
-    with pytest.raises(RuntimeError, match="another task"):
-        await anext(stream)
+    for read in (stream.__anext__, stream.next_batch, stream.collect):
+        with pytest.raises(RuntimeError, match="another task"):
+            await read()
 
+    assert not script.closed, "whoever reads it reads on"
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
