@@ -19,6 +19,10 @@ from apex_llm.errors import ConnectionFailedError
 _RESET = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 _PROTOCOL_VERSION = ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION", "VERSION_TOO_LOW", "NO_PROTOCOLS_AVAILABLE")
 _FINAL_NAME_ERRORS = frozenset(getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name))
+_NO_ISSUER = 20
+"""OpenSSL's "unable to get local issuer certificate". Also what it says when a root that it looks for in a directory,
+as on Debian, cannot be opened."""
+_FEW_FILES = 8
 _MORE_FILES = "Set max_connections, or raise the limit of open files."
 
 
@@ -45,6 +49,13 @@ def connection_failed(error: BaseException | None, *, host: str, phase: str) -> 
     """What ``error`` means for a connection to ``host``; raise the result ``from error``."""
     cause = None if error is None else root_cause(error)
     match cause:
+        case ssl.SSLCertVerificationError() if cause.verify_code == _NO_ISSUER and _files_are_short():
+            return ConnectionFailedError(
+                f"The certificate of {host} could not be checked: too many open files.",
+                kind="network",
+                phase=phase,
+                hint=_MORE_FILES,
+            )
         case ssl.SSLCertVerificationError():
             return ConnectionFailedError(
                 f"The certificate of {host} was refused: {cause.verify_message or cause.reason}.",
@@ -82,6 +93,20 @@ def connection_failed(error: BaseException | None, *, host: str, phase: str) -> 
         case _:
             reason = "" if cause is None else f": {cause.strerror or type(cause).__name__}"
             return ConnectionFailedError(f"The connection to {host} failed{reason}.", kind="network", phase=phase)
+
+
+def _files_are_short() -> bool:
+    """Whether there are hardly any descriptors left; the failed connection's own may be free again by now."""
+    opened: list[int] = []
+    try:
+        for _ in range(_FEW_FILES):
+            opened.append(os.open(os.devnull, os.O_RDONLY))  # noqa: PERF401 - what was opened must be known
+    except OSError as error:
+        return error.errno in {errno.EMFILE, errno.ENFILE}
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return False
 
 
 def load_failed(

@@ -106,3 +106,36 @@ def test_roots_that_cannot_be_read_for_lack_of_descriptors_are_read_at_the_next_
         assert read == 0  # found by its name at each handshake
     else:
         assert read > 50
+
+
+UNCHECKED = """
+    import os, resource, ssl
+    from apex_llm.transport.network_errors import connection_failed
+
+    refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    refused.verify_code, refused.verify_message = 20, "unable to get local issuer certificate"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    print([connection_failed(refused, host="h", phase="connect").kind])
+    held = []
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        os.close(held.pop())  # the failed connection's own
+    failure = connection_failed(refused, host="h", phase="connect")
+    print((failure.kind, failure.retryable))
+    refused.verify_code = 18
+    print([connection_failed(refused, host="h", phase="connect").kind])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptor limits of POSIX")
+def test_a_root_that_cannot_be_opened_is_not_held_against_the_server() -> None:
+    """OpenSSL says of it what it says of a root that is not there, and nobody would try again."""
+    code = textwrap.dedent(UNCHECKED)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.stdout.splitlines(), done.stderr) == (
+        ["['certificate']", "('network', True)", "['certificate']"],
+        "",
+    )
