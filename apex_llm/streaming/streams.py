@@ -398,7 +398,8 @@ def _current_task() -> asyncio.Task[Any] | None:
 
 
 def _interruption(how: str, when: str) -> StreamInterruptedError:
-    return StreamInterruptedError(f"The stream was {how} while it was {when}.", retryable=True)
+    # Whoever closed it wants no more of it.
+    return StreamInterruptedError(f"The stream was {how} while it was {when}.", retryable=how != "closed")
 
 
 def _caller() -> str:

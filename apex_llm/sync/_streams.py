@@ -227,7 +227,10 @@ class EventStream(_Stream[StreamEvent]):
         )
 
     def next_batch(self) -> list[StreamEvent]:
-        """All events that have arrived, at least one; ``[]`` at the end. For consumers that count microseconds."""
+        """The events that have arrived, at least one; ``[]`` at the end. For consumers that count microseconds.
+
+        The first content of an answer comes alone: what arrived with it is decoded after it was handed over.
+        """
         return self._next_batch()
 
 
@@ -251,5 +254,5 @@ class TextStream(_Stream[str]):
         )
 
     def next_batch(self) -> list[str]:
-        """All pieces of text that have arrived, at least one; ``[]`` at the end."""
+        """The pieces of text that have arrived, at least one, the first alone; ``[]`` at the end."""
         return self._next_batch()

@@ -24,6 +24,8 @@ Unexpected: TypeAlias = Callable[[Headers, bytes, HttpRequest], ApexLlmError]
 
 _BODY_LIMIT: Final = 1 << 20
 _RATE_LIMIT_STATUS: Final = 429
+_NO_TYPE: Final = frozenset({"", "application/octet-stream", "binary/octet-stream"})
+"""What servers say that do not know, or were not told, what they send."""
 
 
 class ClassifyLayer:
@@ -34,7 +36,8 @@ class ClassifyLayer:
         unexpected: Makes the error for a 2xx answer of the wrong kind, such as a login page or a JSON
             error where a stream was asked for. Needed where ``expected_content_type`` is given.
         expected_content_type: The media type that a good answer to the request has; ``None`` to accept
-            any but HTML. An answer that does not name its type is accepted too: its framing will tell.
+            any but HTML. An answer that does not name its type, or says only that it is bytes, is accepted too:
+            its framing will tell.
         provider: For the error's ``provider``, where ``failure`` leaves it out.
         obey_should_retry: Whether ``x-should-retry: true`` or ``false`` overrides the error's
             ``retryable``. OpenAI's routes send it, and mean it; elsewhere it is nobody's promise.
@@ -89,7 +92,7 @@ class ClassifyLayer:
         if self._expected_content_type is None:
             return True
         actual = _media_type(response.headers.get("content-type") or "")
-        if not actual:
+        if actual in _NO_TYPE:
             return True
         expected = self._expected_content_type(request)
         # Where any type will do, a page for humans will not: it is a login or a proxy's apology.

@@ -357,6 +357,7 @@ async def test_closing_a_stream_that_another_task_reads_is_told_to_it(arrived: b
 
     with pytest.raises(StreamInterruptedError, match="closed while it was being read") as caught:
         await reader
+    assert not caught.value.retryable
     assert caught.value.partial is not None
     assert caught.value.partial.text == "a"
 

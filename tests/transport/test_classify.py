@@ -133,9 +133,18 @@ async def test_cancellation_while_reading_an_error_closes_the_response():
 
 class TestContentType:
     @pytest.mark.parametrize(
-        "content_type", [EVENT_STREAM, "Application/Vnd.Amazon.EventStream", f"{EVENT_STREAM} ; charset=utf-8", ""]
+        "content_type",
+        [
+            EVENT_STREAM,
+            "Application/Vnd.Amazon.EventStream",
+            f"{EVENT_STREAM} ; charset=utf-8",
+            "",
+            "application/octet-stream",
+            "Binary/Octet-Stream; q=1",
+        ],
     )
     async def test_a_stream_of_the_expected_type_or_of_none_passes(self, content_type):
+        """Bytes of no particular kind are what servers send that were not told: many an own gateway's."""
         answer = FakeResponse(200, {"content-type": content_type} if content_type else {})
         send = classified(answer, unexpected=unexpected, expected_content_type=expected)
 
