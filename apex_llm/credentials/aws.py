@@ -190,15 +190,18 @@ class _Chain:
                 )
             except MissingCredentialsError as error:
                 cause = error
-                tried.append(error.message)
+                tried.append(error.message.rstrip("."))
             else:
                 if found is not None:
                     self._on_machine = True
                     return found
                 tried.append("instance metadata (AWS_EC2_METADATA_DISABLED is true)")
+        from apex_llm.credentials.misnamed import KEYS_OF_AWS, misnamed
+
         raise MissingCredentialsError(
             f"No AWS credentials were found. Tried: {'; '.join(tried)}.",
-            hint=(cause.hint if cause else None)
+            hint=misnamed(KEYS_OF_AWS, self.environ)
+            or (cause.hint if cause else None)
             or "Pass credentials=, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
             # Where a role was never seen there most likely is none: trying again only costs seconds.
             retryable=self._on_machine and cause is not None and cause.retryable,

@@ -6,7 +6,7 @@ boto3 and aiobotocore are recognised by their methods; none of those libraries i
 
 from __future__ import annotations
 
-__all__ = ["explicit_aws_credentials", "from_mapping", "pair", "region_of"]
+__all__ = ["explicit_aws_credentials", "from_mapping", "is_access_key_id", "pair", "region_of"]
 
 import datetime as dt
 import time
@@ -23,6 +23,7 @@ _END_OF_TIME = 1e11
 _RECHECK = 60.0
 # Seconds after which a session or callback that names no expiry is asked again, in the background.
 
+_QUOTES = ("'", '"')
 _ACCESS = ("accesskeyid", "accesskey")
 _SECRET = ("secretaccesskey", "secretkey")
 _TOKEN = ("sessiontoken", "token", "securitytoken")
@@ -57,11 +58,20 @@ def pair(
     if not key:
         raise _incomplete(source, "a secret access key", "the access key id")
     for name, value in (("access key id", key), ("secret access key", secret), ("session token", token)):
-        if not (value.isascii() and value.isprintable()) or " " in value:
+        if not (value.isascii() and value.isprintable()) or " " in value or value[:1] == value[-1:] in _QUOTES:
             raise MissingCredentialsError(
-                f"The {name} of {source} holds a space, a control character or one that is not ASCII.",
-                hint="Copy it again; a line break or a quotation mark may have come along.",
+                f"The {name} of {source} holds a space, a control character, quotation marks or what is not ASCII.",
+                hint="Copy it again; a line break or quotation marks may have come along.",
             )
+    if key.startswith(("ABSK", "bedrock-api-key-")):
+        raise MissingCredentialsError(
+            f"The access key id of {source} is a Bedrock API key, with which nothing can be signed.",
+            hint="Pass it as bearer_token=, or set AWS_BEARER_TOKEN_BEDROCK.",
+        )
+    if is_access_key_id(secret):
+        raise MissingCredentialsError(
+            f"The secret access key of {source} is an access key id.", hint="The two may have changed places."
+        )
     return AwsCredentials(
         access_key_id=key,
         secret_access_key=Secret(secret, name="aws_secret_access_key"),
@@ -69,6 +79,11 @@ def pair(
         expires_at=expires_at,
         source=source,
     )
+
+
+def is_access_key_id(text: str) -> bool:
+    """Whether ``text`` has the form of the public half of a key pair."""
+    return len(text) == 20 and text.startswith(("AKIA", "ASIA")) and text.isalnum() and text.isupper()
 
 
 def from_mapping(values: Mapping[Any, Any], *, source: str) -> AwsCredentials | None:

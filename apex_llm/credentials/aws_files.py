@@ -106,7 +106,8 @@ def judge_profile(profile: Profile, *, environ: Mapping[str, str], from_argument
     if not profile.exists and profile.explicit:
         raise MissingCredentialsError(
             f"The AWS profile {profile.name!r} is neither in {profile.config_path} nor in {profile.shared_path}.",
-            hint=f"They hold: {', '.join(sorted(profile.others)[:10]) or 'no profile at all'}.",
+            hint=f"Name one that is there ({', '.join(sorted(profile.others)[:10]) or 'there is none'}), "
+            f"or make it: aws configure --profile {profile.name}",
         )
     merged = profile.merged
     needs: str | None = None

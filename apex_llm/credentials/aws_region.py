@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from apex_llm.credentials.aws_explicit import is_access_key_id
 from apex_llm.credentials.cached import CachedCredentials, Fetched, StaticCredentials
 from apex_llm.credentials.threads import call
 from apex_llm.errors import ApexLlmError, ConfigurationError, InvalidEndpointError, MissingCredentialsError
@@ -125,10 +126,18 @@ def _token(given: object, *, source: str) -> AccessToken:
         raise _not_a_string(value, source)
     value = value.strip().removeprefix("Bearer ").strip()
     if not value:
-        raise MissingCredentialsError(f"The Bedrock API key ({source}) is empty.")
-    if not (value.isascii() and value.isprintable()) or " " in value:
         raise MissingCredentialsError(
-            f"The Bedrock API key ({source}) holds a space, a control character or one that is not ASCII."
+            f"The Bedrock API key ({source}) is empty.", hint="Give one, or leave it out to sign with credentials."
+        )
+    if not (value.isascii() and value.isprintable()) or " " in value or value[0] == value[-1] in {"'", '"'}:
+        raise MissingCredentialsError(
+            f"The Bedrock API key ({source}) holds a space, a control character, quotation marks or what is not ASCII.",
+            hint="Copy it again; a line break or quotation marks may have come along.",
+        )
+    if is_access_key_id(value):
+        raise MissingCredentialsError(
+            f"The Bedrock API key ({source}) is an access key id.",
+            hint="Pass it with its secret as credentials=, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
         )
     return AccessToken(value=Secret(value, name="bedrock_api_key"), source=source)
 

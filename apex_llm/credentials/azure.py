@@ -150,7 +150,12 @@ async def _nothing(environ: Mapping[str, str]) -> NoReturn:
     half = (
         f" ({' and '.join(there)} set, but not {' and '.join(lacking)})" if there else " (AZURE_TENANT_ID is not set)"
     )
-    hint = "Pass api_key=, azure_ad_token_provider= or credential=, or set AZURE_OPENAI_API_KEY."
+    from apex_llm.credentials.misnamed import KEYS_OF_AZURE, misnamed
+
+    hint = (
+        misnamed(KEYS_OF_AZURE, environ)
+        or "Pass api_key=, azure_ad_token_provider= or credential=, or set AZURE_OPENAI_API_KEY."
+    )
     if environ.get("AZURE_CLIENT_CERTIFICATE_PATH"):
         hint = (
             'For a certificate: pip install "apex-llm[azure]", credential=azure.identity.aio.EnvironmentCredential().'
@@ -242,5 +247,6 @@ def _translated(error: Exception, source: str) -> ApexLlmError:
     return MissingCredentialsError(
         f"{source} gave no token: {kind} was raised.",
         code=kind,
+        hint="What it said is this error's __cause__.",
         retryable=kind in {"ServiceRequestError", "ServiceResponseError", "ConnectionError", "TimeoutError"},
     )

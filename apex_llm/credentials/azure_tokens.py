@@ -71,15 +71,19 @@ def _clean(value: object, what: str, source: str) -> Secret:
     elif callable(reveal := getattr(value, "get_secret_value", None)):
         value = reveal()  # pydantic's SecretStr
     if not isinstance(value, str):
-        raise ConfigurationError(f"The Azure {what} ({source}) is a {type(value).__name__}, not a string.")
+        raise ConfigurationError(
+            f"The Azure {what} ({source}) is of type {type(value).__name__}, not text.", hint="Give it as a str."
+        )
     value = value.strip()
     if what == "token":
         value = value.removeprefix("Bearer ").strip()
     if not value:
-        raise MissingCredentialsError(f"The Azure {what} ({source}) is empty.")
-    if not (value.isascii() and value.isprintable()) or " " in value:
         raise MissingCredentialsError(
-            f"The Azure {what} ({source}) holds a space, a control character or one that is not ASCII.",
-            hint="Copy it again; a line break or a quotation mark may have come along.",
+            f"The Azure {what} ({source}) is empty.", hint="Give one, or leave it out for what the environment has."
+        )
+    if not (value.isascii() and value.isprintable()) or " " in value or value[0] == value[-1] in {"'", '"'}:
+        raise MissingCredentialsError(
+            f"The Azure {what} ({source}) holds a space, a control character, quotation marks or what is not ASCII.",
+            hint="Copy it again; a line break or quotation marks may have come along.",
         )
     return Secret(value, name="azure_api_key" if what == "API key" else "azure_token")

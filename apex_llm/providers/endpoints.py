@@ -73,6 +73,9 @@ def host_of(url: str, *, name: str) -> str:
 def _taken_apart(url: str, name: str) -> tuple[str, str, int | None, str, str]:
     text = url.strip()
     if "://" not in text:
+        start = text.partition("/")[0]
+        if text[:1] in {"'", '"'} or start.endswith(":") or start.lower() in {"http", "https"}:
+            raise _bad(name, f"cannot be read as a URL ({text[:80]!r})", "Write it as https://host[:port].")
         text = f"https://{text}"
     return _plain_parts(text) or _parts(text, name)
 

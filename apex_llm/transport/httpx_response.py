@@ -47,8 +47,11 @@ def is_foreign(error: BaseException) -> bool:
     return any(kind.__module__.partition(".")[0] in _FOREIGN_ROOMS for kind in type(error).__mro__)
 
 
-def translate(error: BaseException, *, host: str, phase: str) -> ApexLlmError:
-    """The typed error for one of httpx's or httpx2's, by the names that both have."""
+def translate(error: BaseException, *, host: str, phase: str, proxy: str | None = None) -> ApexLlmError:
+    """The typed error for one of httpx's or httpx2's, by the names that both have.
+
+    With ``proxy``, the address of one, what kept us from connecting was the proxy, unless it was TLS.
+    """
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
     if "ConnectTimeout" in names or "PoolTimeout" in names:
@@ -67,7 +70,11 @@ def translate(error: BaseException, *, host: str, phase: str) -> ApexLlmError:
     if "RemoteProtocolError" in names:
         return _remote_protocol_error(text, host=host, phase=phase)
     if "ConnectError" in names:
-        return connection_failed(error, host=host, phase="connect")
+        if proxy is None or isinstance(root_cause(error), ssl.SSLError):
+            return connection_failed(error, host=host, phase="connect")
+        failure = connection_failed(error, host=f"{proxy} (the proxy)", phase="connect")
+        failure.kind, failure.hint = "proxy", "Check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY."
+        return failure
     if "NetworkError" in names or (isinstance(error, OSError) and not isinstance(error, ssl.SSLError)):
         failure = connection_failed(error, host=host, phase="send" if "WriteError" in names else phase)
         if root_cause(error) is None:

@@ -43,6 +43,7 @@ class HttpxSender:
         client: The client; it must have been made for the event loop that it is used on.
         owns_client: Whether closing this sender closes the client.
         client_factory: Instead of ``client``: makes one for each event loop, and owns them.
+        proxy: Host and port of the proxy that the clients connect to, for messages.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class HttpxSender:
         *,
         owns_client: bool = False,
         client_factory: Callable[[], Awaitable[Any]] | None = None,
+        proxy: str | None = None,
     ) -> None:
         if (client is None) == (client_factory is None):
             raise ConfigurationError("HttpxSender takes either a client or a client_factory.")
         self._client = client
         self._owns_client = owns_client
         self._client_factory = client_factory
+        self._proxy = proxy
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[Any]] = {}
         self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
         self._closings: set[asyncio.Task[None]] = set()
@@ -87,7 +90,9 @@ class HttpxSender:
         if deadline <= now:
             raise RequestTimeoutError("The deadline had passed before the request was sent.", phase="total")
         head_deadline = now + timeout.first_byte if request.stream and timeout.first_byte is not None else math.inf
-        answer = await _send(client, outgoing, host=host, deadline=deadline, head_deadline=head_deadline)
+        answer = await _send(
+            client, outgoing, host=host, proxy=self._proxy, deadline=deadline, head_deadline=head_deadline
+        )
         response = HttpxResponse(answer, loop=loop, host=host, deadline=deadline, closings=self._closings)
         failure = response.check_head(request)
         if failure is not None:
@@ -172,7 +177,9 @@ def _build(client: Any, request: HttpRequest, headers: list[tuple[str, str]]) ->
     return outgoing
 
 
-async def _send(client: Any, outgoing: Any, *, host: str, deadline: float, head_deadline: float) -> Any:
+async def _send(
+    client: Any, outgoing: Any, *, host: str, proxy: str | None, deadline: float, head_deadline: float
+) -> Any:
     when = min(deadline, head_deadline)
     scope = asyncio.timeout_at(None if when == math.inf else when)
     try:
@@ -187,7 +194,7 @@ async def _send(client: Any, outgoing: Any, *, host: str, deadline: float, head_
         raise RequestTimeoutError(f"The call to {host} was not over by its deadline.", phase="total") from error
     except Exception as error:
         if is_foreign(error):
-            raise translate(error, host=host, phase="head") from error
+            raise translate(error, host=host, phase="head", proxy=proxy) from error
         raise
 
 

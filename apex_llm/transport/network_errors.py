@@ -70,7 +70,13 @@ def connection_failed(error: BaseException | None, *, host: str, phase: str) -> 
             reason = cause.reason or "unknown"
             version = any(word in reason for word in _PROTOCOL_VERSION)
             text = "speaks no TLS version that is still safe" if version else "did not speak TLS as it must"
-            return ConnectionFailedError(f"{host} {text} ({reason}).", kind="tls", retryable=False, phase=phase)
+            return ConnectionFailedError(
+                f"{host} {text} ({reason}).",
+                kind="tls",
+                retryable=False,
+                phase=phase,
+                hint="The port may speak plain HTTP: check the endpoint's scheme and port, and proxies in between.",
+            )
         case socket.gaierror():
             unknown = cause.errno in _FINAL_NAME_ERRORS
             return ConnectionFailedError(
@@ -80,7 +86,12 @@ def connection_failed(error: BaseException | None, *, host: str, phase: str) -> 
                 hint="Check the region or resource name in the endpoint." if unknown else None,
             )
         case ConnectionRefusedError():
-            return ConnectionFailedError(f"{host} refused the connection.", kind="refused", phase=phase)
+            return ConnectionFailedError(
+                f"{host} refused the connection.",
+                kind="refused",
+                phase=phase,
+                hint="Nothing listens there: check the endpoint's host and port.",
+            )
         case _ if isinstance(cause, _RESET):
             return ConnectionFailedError(f"The connection to {host} was reset.", kind="reset", phase=phase)
         case OSError(errno=errno.EMFILE | errno.ENFILE):

@@ -71,7 +71,7 @@ def sender_for(
     async def client() -> Any:
         return await proxied_client(proxy, ssl_context or await load_context(), max_connections=max_connections)
 
-    return HttpxSender(client_factory=client)
+    return HttpxSender(client_factory=client, proxy=proxy.rpartition("@")[2].rpartition("://")[2].partition("/")[0])
 
 
 def proxy_for(origin: Origin, *, environ: Mapping[str, str]) -> str | None:

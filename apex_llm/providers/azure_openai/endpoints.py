@@ -32,7 +32,7 @@ _MANAGEMENT = {
     "azure.us": "management.usgovcloudapi.net",
     "azure.cn": "management.chinacloudapi.cn",
 }
-_VERSION = r"\d{4}-\d{2}-\d{2}(-preview)?"
+_VERSION = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(-preview)?"
 _VERSIONLESS = {"v1", "latest", "preview"}
 _PORTALS = ("portal.azure.com", "ai.azure.com", "oai.azure.com", "portal.azure.us", "azure.microsoft.com")
 _DEPLOYMENT_HINT = "Pass the name of a deployment, as the portal lists it; it is not the model's name."
@@ -113,6 +113,12 @@ def azure_surface(
             phase="prepare",
             hint=f"Write https://{host}.openai.azure.com",
         )
+    if host == "api.openai.com" or host.endswith((".amazonaws.com", ".api.aws")):
+        raise InvalidEndpointError(
+            f"{name} is an address of another service ({host}), which takes no key of Azure.",
+            phase="prepare",
+            hint="Give the Azure resource's endpoint; for models on AWS, use BedrockProvider.",
+        )
     endpoint, query_text = parse_endpoint(url, name=name, allow_insecure=allow_insecure)
     pasted = _pasted_version(query_text)
     base = endpoint.base_path
@@ -131,7 +137,8 @@ def azure_surface(
     elif operation := re.fullmatch(_OPERATION, base):
         base = operation["base"]
     endpoint = Endpoint(endpoint.origin, base.rstrip("/"))
-    version = (api_version or pasted or (None if says_v1 else configured_version) or "").strip() or None
+    given, configured = (api_version or "").strip(), (configured_version or "").strip()
+    version = given or (pasted or "").strip() or (None if says_v1 else configured or None)
     if version in _VERSIONLESS:
         query = (("api-version", "preview"),) if version == "preview" else ()
         return AzureSurface(endpoint=endpoint, api_version=None, query=query, deployment=deployment)
@@ -143,9 +150,16 @@ def azure_surface(
             phase="prepare",
             hint="Leave api_version out, or give the endpoint without /openai/v1.",
         )
-    if version is None or not re.fullmatch(_VERSION, version):
+    if version is None:
         raise ConfigurationError(
-            f"api_version={version!r} is not a version of the Azure OpenAI API.",
+            f"{name} names a deployment in its path, which needs a dated version, and none was given.",
+            phase="prepare",
+            hint="Pass api_version='2024-10-21' or a later one, or give the endpoint without /openai/deployments/….",
+        )
+    if not re.fullmatch(_VERSION, version):
+        source = "api_version" if given else "The api-version of the endpoint" if pasted else "OPENAI_API_VERSION"
+        raise ConfigurationError(
+            f"{source}={version!r} is not a version of the Azure OpenAI API.",
             phase="prepare",
             hint="Use a date such as '2024-10-21' (or '2025-04-01-preview'), or 'v1'.",
         )

@@ -201,11 +201,14 @@ class AzureOpenAIProvider(BaseLlmProvider):
     def _surface(self, base: str | None, version: str | None, environ: Mapping[str, str]) -> AzureSurface:
         url = base or environ.get("AZURE_OPENAI_ENDPOINT")
         if not url:
+            from apex_llm.credentials.misnamed import ENDPOINTS_OF_AZURE, misnamed
+
             raise ConfigurationError(
                 "No Azure OpenAI endpoint was given.",
                 phase="prepare",
                 provider=self.name,
-                hint="Pass api_base='https://<resource>.openai.azure.com', or set AZURE_OPENAI_ENDPOINT.",
+                hint=misnamed(ENDPOINTS_OF_AZURE, environ)
+                or "Pass api_base='https://<resource>.openai.azure.com', or set AZURE_OPENAI_ENDPOINT.",
             )
         return azure_surface(
             url,

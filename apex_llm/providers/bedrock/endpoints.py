@@ -18,6 +18,8 @@ from apex_llm.providers.endpoints import Endpoint, parse_endpoint
 from apex_llm.types.http import Origin
 
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
+_SERVICE_HOST = r"(?P<label>bedrock(?:-[a-z]+)*?)(?:-fips)?\.(?P<region>[a-z]{2,}(?:-[a-z]+)+-\d+)\..+"
+_OPERATION = r"/model/[^/]+/(converse|invoke)[a-z-]*$"
 _ZONE = r"([a-z]{2,}(-[a-z]+)+-\d+)[a-z]"
 
 # Partition by the region's first labels: suffix, and suffix for dual-stack.
@@ -67,8 +69,8 @@ def validate_configured_region(region: str | None, *, environ: Mapping[str, str]
         validate_region(region)
         return
     for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-        if environ.get(variable):
-            validate_region(environ[variable], source=variable)
+        if value := environ.get(variable, "").strip():
+            validate_region(value, source=variable)
             return
 
 
@@ -105,6 +107,8 @@ def bedrock_endpoints(
             endpoint, query = parse_endpoint(url, name=name, allow_insecure=allow_insecure)
             if query:
                 raise InvalidEndpointError(f"{name} carries a query (?...).", hint="Leave out everything from the ?.")
+            if plane == "runtime":
+                _check_runtime(endpoint, region=region, name=name)
             found[plane] = endpoint
         else:
             label = {"runtime": "bedrock-runtime", "control": "bedrock"}[plane]
@@ -114,6 +118,27 @@ def bedrock_endpoints(
         # such as a VPC endpoint, serves one plane only.
         found["control"] = found["runtime"]
     return BedrockEndpoints(region=region, runtime=found["runtime"], control=found["control"])
+
+
+def _check_runtime(endpoint: Endpoint, *, region: str, name: str) -> None:
+    """Refuse what would only be told by a signature that does not match, or by a 404."""
+    host = endpoint.origin.host
+    problem = None
+    if host.endswith((".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")):
+        problem = f"is an address of Azure ({host})", "Use AzureOpenAIProvider."
+    elif re.search(_OPERATION, endpoint.base_path):
+        problem = f"is the address of an operation ({endpoint.base_path[:80]})", "Leave out everything from /model on."
+    elif host.endswith(_AWS_SUFFIXES) and (parts := re.fullmatch(_SERVICE_HOST, host)):
+        if parts["label"] != "bedrock-runtime":
+            where = _host("bedrock-runtime", parts["region"], fips=False, dual=False)
+            problem = f"is not where models are called ({host})", f"That is https://{where}; leave endpoint_url out."
+        elif parts["region"] != region:
+            problem = (
+                f"is in the region {parts['region']}, and the region is {region}",
+                f"Pass aws_region={parts['region']!r}, or leave the endpoint out.",
+            )
+    if problem is not None:
+        raise InvalidEndpointError(f"{name} {problem[0]}.", phase="prepare", hint=problem[1])
 
 
 def _host(label: str, region: str, *, fips: bool, dual: bool) -> str:
