@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         CitationAdded,
         ContentFiltered,
         GuardrailTraced,
+        ImageAdded,
         ReasoningDelta,
         ServerToolResultAdded,
         StreamEvent,
@@ -130,7 +131,7 @@ _ROOMS = {
     "apex_llm.transport.observe": "Observer",
     "apex_llm.transport.retry": "RetryPolicy RetryStrategy",
     "apex_llm.types.events": (
-        "CitationAdded ContentFiltered GuardrailTraced ReasoningDelta ServerToolResultAdded StreamEvent "
+        "CitationAdded ContentFiltered GuardrailTraced ImageAdded ReasoningDelta ServerToolResultAdded StreamEvent "
         "StreamFinished StreamStarted TextDelta ToolCallDelta ToolCallFinished ToolCallStarted UnknownEvent"
     ),
     "apex_llm.types.http": "Timeout",
@@ -177,6 +178,7 @@ __all__ = [
     "FunctionTool",
     "GuardrailTraced",
     "IdleTimeoutError",
+    "ImageAdded",
     "ImagePart",
     "InvalidEndpointError",
     "InvalidRequestError",

@@ -14,6 +14,7 @@ from apex_llm.codecs.base import ChatCodec, StreamDecoder
 from apex_llm.errors import StreamTruncatedError
 from apex_llm.types.events import (
     CitationAdded,
+    ImageAdded,
     ReasoningDelta,
     ServerToolResultAdded,
     StreamEvent,
@@ -24,7 +25,7 @@ from apex_llm.types.events import (
     ToolCallFinished,
     ToolCallStarted,
 )
-from apex_llm.types.messages import CitationPart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
+from apex_llm.types.messages import CitationPart, ImagePart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 from apex_llm.types.requests import ChatRequest
 from apex_llm.types.responses import ChatResponse, FinishReason
 
@@ -96,7 +97,10 @@ class _ReplayDecoder:
 def events_of(response: ChatResponse) -> list[StreamEvent]:
     """The events, all but the last, by which a stream would have said this answer."""
     events: list[StreamEvent] = [StreamStarted(response.id, response.model or None)]
+    cited = 0
     for index, part in enumerate(response.message.parts):
+        if not isinstance(part, CitationPart):
+            cited = index
         match part:
             case TextPart() if part.text:
                 events.append(TextDelta(part.text, index))
@@ -109,7 +113,9 @@ def events_of(response: ChatResponse) -> list[StreamEvent]:
                     ToolCallFinished(index, part.id, part.name, part.arguments, part.server_side),
                 ]
             case CitationPart():
-                events.append(CitationAdded(index, part))
+                events.append(CitationAdded(cited, part))
+            case ImagePart():
+                events.append(ImageAdded(index, part))
             case ToolResultPart():
                 events.append(ServerToolResultAdded(index, part))
             case _:

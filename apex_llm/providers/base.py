@@ -237,7 +237,7 @@ class BaseLlmProvider(CallAlgorithm):
             not given
             and (model is None or model.__class__ is str)
             and (max_tokens is None or (max_tokens.__class__ is int and max_tokens > 0))
-            and (temperature is None or (temperature.__class__ in _NUMBERS and -_INFINITY < temperature < _INFINITY))
+            and (temperature is None or (temperature.__class__ in _NUMBERS and 0 <= temperature < _INFINITY))
         ):
             # Most calls; what follows finds out nothing more for them, at four times the price.
             return ChatRequest(

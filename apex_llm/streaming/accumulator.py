@@ -4,13 +4,16 @@ from __future__ import annotations
 
 __all__ = ["Accumulator"]
 
-from collections.abc import Iterable, Sequence
+import base64
+import binascii
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from apex_llm.types.events import (
     CitationAdded,
     ContentFiltered,
     GuardrailTraced,
+    ImageAdded,
     ReasoningDelta,
     ServerToolResultAdded,
     StreamEvent,
@@ -21,18 +24,23 @@ from apex_llm.types.events import (
     ToolCallFinished,
     ToolCallStarted,
 )
-from apex_llm.types.messages import Message, Part, ReasoningPart, TextPart, ToolCallPart
+from apex_llm.types.messages import CitationPart, Message, Part, ReasoningPart, TextPart, ToolCallPart
 from apex_llm.types.responses import ChatResponse, FinishReason
 
 
 class _Text:
-    __slots__ = ("pieces",)
+    """Text and what it relies on, which may be told before, amid or after it, and belongs behind it."""
+
+    __slots__ = ("citations", "pieces")
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
+        self.citations: list[CitationPart] = []
 
-    def part(self) -> Part:
-        return TextPart(text="".join(self.pieces))
+    def parts(self) -> Iterator[Part]:
+        if self.pieces:
+            yield TextPart(text="".join(self.pieces))
+        yield from self.citations
 
 
 class _Reasoning:
@@ -41,12 +49,21 @@ class _Reasoning:
     def __init__(self) -> None:
         self.pieces: list[str] = []
         self.signature = ""
-        self.redacted = ""
+        self.redacted: list[str] = []
 
-    def part(self) -> Part:
-        return ReasoningPart(
-            text="".join(self.pieces), signature=self.signature or None, redacted=self.redacted or None
-        )
+    def parts(self) -> Iterator[Part]:
+        redacted = _joined_base64(self.redacted) or None
+        yield ReasoningPart(text="".join(self.pieces), signature=self.signature or None, redacted=redacted)
+
+
+def _joined_base64(pieces: list[str]) -> str:
+    """The pieces as one text: each may be padded, which is allowed at the end only."""
+    if len(pieces) > 1:
+        try:
+            return base64.b64encode(b"".join([base64.b64decode(piece, validate=True) for piece in pieces])).decode()
+        except binascii.Error:
+            pass  # pieces of one text, cut anywhere
+    return "".join(pieces)
 
 
 class _ToolCall:
@@ -59,9 +76,9 @@ class _ToolCall:
         self.pieces: list[str] = []
         self.whole: str | None = None
 
-    def part(self) -> Part:
+    def parts(self) -> Iterator[Part]:
         arguments = self.whole if self.whole is not None else "".join(self.pieces)
-        return ToolCallPart(id=self.id, name=self.name, arguments=arguments, server_side=self.server_side)
+        yield ToolCallPart(id=self.id, name=self.name, arguments=arguments, server_side=self.server_side)
 
 
 _Block: TypeAlias = "_Text | _Reasoning | _ToolCall | Part"
@@ -118,7 +135,8 @@ class Accumulator:
                 reasoning = self._block(_Reasoning, event.index)
                 reasoning.pieces.append(event.text)
                 reasoning.signature += event.signature or ""
-                reasoning.redacted += event.redacted or ""
+                if event.redacted:
+                    reasoning.redacted.append(event.redacted)
             case ToolCallStarted():
                 self._tool_call(event)
             case ToolCallDelta():
@@ -131,9 +149,9 @@ class Accumulator:
                     call = self._tool_call(event)
                 call.whole = event.arguments
             case CitationAdded():
-                self._blocks.append(event.citation)
-            case ServerToolResultAdded():
-                self._blocks.append(event.result)
+                self._block(_Text, event.index).citations.append(event.citation)
+            case ServerToolResultAdded(_, part) | ImageAdded(_, part):
+                self._blocks.append(part)
             case ContentFiltered():
                 found = self._extra.setdefault("content_filtered", [])
                 found.append({"where": event.where, "categories": event.categories, "details": event.details})
@@ -164,16 +182,19 @@ class Accumulator:
         self, *, model: str, request_id: str | None, attempts: int, warnings: Sequence[str] = ()
     ) -> ChatResponse:
         """The answer as far as it is known; can be asked for at any time, and again later."""
-        parts = tuple(
-            block.part() if isinstance(block, (_Text, _Reasoning, _ToolCall)) else block for block in self._blocks
-        )
+        parts: list[Part] = []
+        for block in self._blocks:
+            if isinstance(block, (_Text, _Reasoning, _ToolCall)):
+                parts.extend(block.parts())
+            else:
+                parts.append(block)
         started, finish = self._started, self._finish
         return ChatResponse(
-            message=Message("assistant", parts),
+            message=Message("assistant", tuple(parts)),
             finish_reason=finish.finish_reason if finish else None,
             raw_finish_reason=finish.raw_finish_reason if finish else None,
             usage=finish.usage if finish else None,
-            model=(started.model if started and started.model else None) or model,
+            model=(finish and finish.model) or (started and started.model) or model,
             id=started.id if started else None,
             request_id=request_id,
             attempts=attempts,

@@ -7,14 +7,23 @@ that says what to write.
 
 from __future__ import annotations
 
-__all__ = ["as_messages", "as_stop", "as_timeout", "as_tool_choice", "as_tools", "check_options"]
+__all__ = [
+    "NAME_CHARACTERS",
+    "as_messages",
+    "as_stop",
+    "as_timeout",
+    "as_tool_choice",
+    "as_tools",
+    "check_options",
+    "is_tool_name",
+]
 
 import base64
 import binascii
 import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -76,10 +85,15 @@ def _check_kind(name: str, value: object, kinds: tuple[type, ...], wanted: str) 
         raise _bad(f"{name} is of type {type(value).__name__}", f"Pass {wanted}.", param=name)
     if isinstance(value, float) and not math.isfinite(value):
         raise _bad(f"{name}={value} cannot be sent", f"Pass {wanted}.", param=name)  # JSON has no word for it
+    if name in {"temperature", "top_p"} and cast("float", value) < 0:
+        # How large it may be is for the model to say.
+        raise _bad(f"{name}={value} is below 0", "Use a number between 0 and 1.", param=name)
     if wanted == "a dictionary of text to text":
         for pair in cast("Mapping[Any, Any]", value).items():
             if not all(isinstance(text, str) for text in pair):
                 raise _bad(f"{name} holds something other than text", f"Pass {wanted}.", param=name)
+        if "" in cast("Mapping[Any, Any]", value):
+            raise _bad(f"{name} holds a value without a name", f"Pass {wanted}.", param=name)
 
 
 def as_messages(
@@ -273,6 +287,11 @@ def as_tools(tools: Iterable[Tool | Mapping[str, Any]] | None) -> tuple[Tool, ..
         )
     names = [tool.name for tool in result]
     for name in names:
+        if not is_tool_name(name):
+            raise _bad(
+                f"A tool is named {name[:80]!r}, which no service takes",
+                "Use 1 to 64 letters, digits, underscores and hyphens, none of them accented.",
+            )
         if names.count(name) > 1:
             raise _bad(f"Two tools are named {name!r}", "Give each tool a name of its own.")
     return tuple(result)
@@ -295,6 +314,15 @@ def as_tool_choice(choice: str | ToolChoice | Mapping[str, Any] | None, tools: S
             f"Choose 'auto', 'none', 'required' or one of: {', '.join(t.name for t in tools) or '(no tools given)'}.",
         )
     return value
+
+
+NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+"""What names of tools are made of, on every service."""
+
+
+def is_tool_name(name: str) -> bool:
+    """Whether every service takes it as the name of a tool."""
+    return 0 < len(name) <= 64 and NAME_CHARACTERS.issuperset(name)
 
 
 def as_stop(stop: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ __all__ = [
     "CitationAdded",
     "ContentFiltered",
     "GuardrailTraced",
+    "ImageAdded",
     "ReasoningDelta",
     "ServerToolResultAdded",
     "StreamEvent",
@@ -29,7 +30,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from apex_llm.types.messages import CitationPart, ToolResultPart
+from apex_llm.types.messages import CitationPart, ImagePart, ToolResultPart
 from apex_llm.types.responses import FinishReason, Usage
 
 
@@ -97,6 +98,13 @@ class CitationAdded(msgspec.Struct, frozen=True):
     citation: CitationPart
 
 
+class ImageAdded(msgspec.Struct, frozen=True):
+    """The model has made an image; it comes whole."""
+
+    index: int
+    image: ImagePart
+
+
 class ContentFiltered(msgspec.Struct, frozen=True):
     """A filter found something: text that was delivered already may have to be taken back."""
 
@@ -129,6 +137,8 @@ class StreamFinished(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     extra: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
     """As ``ChatResponse.extra``."""
+    model: str | None = None
+    """The model that answered, where only the end tells: the choice of a prompt router."""
 
 
 StreamEvent: TypeAlias = (
@@ -140,6 +150,7 @@ StreamEvent: TypeAlias = (
     | ToolCallFinished
     | ServerToolResultAdded
     | CitationAdded
+    | ImageAdded
     | ContentFiltered
     | GuardrailTraced
     | UnknownEvent

@@ -23,12 +23,11 @@ __all__ = [
     "results_first",
     "tool_result_text",
     "tool_schema",
-    "tools_in_history",
 ]
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import msgspec
@@ -43,7 +42,6 @@ from apex_llm.types.messages import (
     Part,
     TextPart,
     ToolCallPart,
-    ToolResultPart,
     VideoPart,
 )
 from apex_llm.types.requests import ChatRequest
@@ -122,23 +120,6 @@ def results_first(blocks: list[_T], *, is_result: Sequence[bool]) -> list[_T]:
         return blocks
     front = [block for block, result in zip(blocks, is_result, strict=True) if result]
     return front + [block for block, result in zip(blocks, is_result, strict=True) if not result]
-
-
-def tools_in_history(turns: Iterable[Turn]) -> dict[str, bool]:
-    """Names of tools that the history speaks of, in order, and whether the provider ran them."""
-    names: dict[str, bool] = {}
-    unnamed = False
-    for _, parts in turns:
-        for part in parts:
-            if isinstance(part, TextPart):
-                continue
-            if isinstance(part, ToolCallPart):
-                names.setdefault(part.name, part.server_side)
-            elif isinstance(part, ToolResultPart):
-                unnamed = True
-    if unnamed and not names:
-        names["unknown_tool"] = False
-    return names
 
 
 # ------------------------------------------------------------------------------------------- tools

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 __all__ = ["encode_request"]
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from apex_llm.codecs.chat._common import only_text
+from apex_llm.codecs.chat._common import check_effort, only_text
+from apex_llm.codecs.chat._earlier_calls import called_name, fitting_call_id
+from apex_llm.codecs.chat.openai_chat_media import audio_part, file_part, image_part
 from apex_llm.codecs.chat.openai_chat_profile import OpenAIChatProfile
 from apex_llm.codecs.json_text import encode_json
 from apex_llm.errors import InvalidRequestError
@@ -34,6 +35,7 @@ from apex_llm.types.requests import ChatRequest
 from apex_llm.types.tools import Tool, ToolChoice
 
 _MOST_STOPS: Final = 4
+_LONGEST_ID: Final = 40
 
 
 def encode_request(request: ChatRequest, profile: OpenAIChatProfile, *, stream: bool) -> tuple[bytes, tuple[str, ...]]:
@@ -87,7 +89,8 @@ class _Request:
         if request.metadata and self._can(profile.metadata, "metadata"):
             body["metadata"] = dict(request.metadata)
         if request.reasoning_effort is not None and self._can(profile.reasoning_effort, "reasoning_effort"):
-            body["reasoning_effort"] = self._effort(request.reasoning_effort)
+            check_effort(request.reasoning_effort)
+            body["reasoning_effort"] = request.reasoning_effort
         extra = request.extra_body or {}
         if stream:
             _add_stream(body, profile, extra)
@@ -127,12 +130,6 @@ class _Request:
         else:
             self._warnings.append(f"{name} was left out: reasoning models do not take it.")
 
-    def _effort(self, effort: str) -> str:
-        if effort == "max":
-            self._warnings.append("reasoning_effort 'max' was sent as 'xhigh', the most that the OpenAI format knows.")
-            return "xhigh"
-        return effort
-
     def _add_tools(self, body: dict[str, Any]) -> None:
         request, profile = self._request, self._profile
         self._require_tools()
@@ -156,10 +153,12 @@ class _Request:
         return {"type": "function", "function": function}
 
     def _add_format(self, body: dict[str, Any], wanted: Mapping[str, Any]) -> None:
+        if wanted.get("type") not in _FORMATS:
+            raise _refuse(f"response_format has the type {wanted.get('type')!r}.", f"Use one of {', '.join(_FORMATS)}.")
         schema = wanted.get("type") == "json_schema"
         able = self._profile.json_schema if schema else self._profile.json_object
         if self._can(able or wanted.get("type") == "text", f"response_format {wanted.get('type')!r}"):
-            body["response_format"] = dict(wanted)
+            body["response_format"] = _nested(wanted) if schema else dict(wanted)
 
     # -- messages --------------------------------------------------------------------------
 
@@ -191,10 +190,11 @@ class _Request:
         for part in message.parts:
             match part:
                 case ToolCallPart(server_side=False):
+                    name = called_name(part.name, self._warnings)
                     calls.append({
-                        "id": part.id,
+                        "id": fitting_call_id(part.id, longest=_LONGEST_ID, characters=None),
                         "type": "function",
-                        "function": {"name": part.name, "arguments": part.arguments or "{}"},
+                        "function": {"name": name, "arguments": part.arguments or "{}"},
                     })  # fmt: skip
                 case ToolCallPart() | ToolResultPart():
                     self._warnings.append(
@@ -218,7 +218,8 @@ class _Request:
         text = _result_text(result.content)
         if result.is_error and "error" not in text[:40].lower():
             text = f"Error: {text}"  # the format has no other way to say that a tool failed
-        return {"role": "tool", "tool_call_id": result.tool_call_id, "content": text}
+        call_id = fitting_call_id(result.tool_call_id, longest=_LONGEST_ID, characters=None)
+        return {"role": "tool", "tool_call_id": call_id, "content": text}
 
     def _content(self, parts: Sequence[Part], *, role: str) -> str | list[dict[str, Any]]:
         said = [part for part in parts if not isinstance(part, CachePoint | ReasoningPart | CitationPart)]
@@ -234,31 +235,47 @@ class _Request:
             return {"type": "text", "text": part.text}
         if role != "user":
             raise _refuse(
-                f"A {role} message holds a {type(part).__name__}, which the OpenAI chat format cannot say.",
+                f"{type(part).__name__} in the {role} message: the OpenAI chat format cannot say that.",
                 "Only user messages hold images, audio and documents.",
             )
         if isinstance(part, ImagePart):
             if not self._profile.content_parts:
                 raise _refuse(f"An image was given, but {self._where} does not take images.", _NEWER)
-            image: dict[str, Any] = {"url": _image_url(part)}
-            if part.detail is not None:
-                image["detail"] = part.detail
-            return {"type": "image_url", "image_url": image}
+            return image_part(part)
         if isinstance(part, AudioPart | DocumentPart) and not self._profile.files:
             raise _refuse(
                 f"{type(part).__name__} was given, but {self._where} does not take audio or documents.", _NEWER
             )
         if isinstance(part, AudioPart):
-            return {"type": "input_audio", "input_audio": _audio(part)}
+            return audio_part(part)
         if isinstance(part, DocumentPart):
-            return {"type": "file", "file": _file(part)}
+            return file_part(part)
         raise _refuse(
-            f"A {role} message holds a {type(part).__name__}, which the OpenAI chat format cannot say.",
+            f"{type(part).__name__} in the {role} message: the OpenAI chat format cannot say that.",
             "Text, images, audio and documents can be said.",
         )
 
 
 _NEWER: Final = "Use a newer api_version, such as 2024-10-21, or leave it out to use the v1 API."
+
+
+_FORMATS: Final = ("text", "json_object", "json_schema")
+
+
+def _nested(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """``json_schema`` as chat completions want it; OpenAI's Responses API writes the same members flat."""
+    details = wanted.get("json_schema")
+    inner: Mapping[str, Any]
+    if isinstance(details, Mapping):
+        inner = cast("Mapping[str, Any]", details)
+    else:
+        inner = {name: value for name, value in wanted.items() if name != "type"}
+    if not isinstance(inner.get("schema"), Mapping):
+        raise _refuse(
+            "response_format has the type 'json_schema' and no usable schema.",
+            'Write {"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}.',
+        )
+    return {"type": "json_schema", "json_schema": {"name": "answer", **inner}}
 
 
 def _tool_choice(choice: ToolChoice) -> Any:
@@ -280,68 +297,6 @@ def _result_text(content: Any) -> str:
                 "Describe it in the result, and pass it in a user message afterwards.",
             )
     return encode_json(content, what="A tool result").decode()
-
-
-def _image_url(part: ImagePart) -> str:
-    if part.data is not None and part.url is None:
-        return _data_url(f"image/{_image_format(part)}", part.data)
-    if part.url is None or part.data is not None:
-        raise _refuse("An ImagePart needs either data or url.", "Give exactly one of them.")
-    if not part.url.lower().startswith(("https://", "http://", "data:")):
-        raise _refuse(
-            f"An image with a {part.url.partition(':')[0][:20]!r} address cannot be sent in the OpenAI chat format.",
-            "Give its bytes as data=, or an https address.",
-        )
-    return part.url
-
-
-def _image_format(part: ImagePart) -> str:
-    data = part.data or b""
-    if part.format is not None:
-        return "jpeg" if part.format.lower() == "jpg" else part.format.lower()
-    if data.startswith(b"\x89PNG"):
-        return "png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if data.startswith(b"GIF8"):
-        return "gif"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "webp"
-    raise _refuse("The format of an image is not recognised.", "Give format= 'png', 'jpeg', 'gif' or 'webp'.")
-
-
-def _audio(part: AudioPart) -> dict[str, str]:
-    audio_format = part.format.lower()
-    if part.data is None or part.url is not None:
-        raise _refuse("An AudioPart needs data here, and no url.", "Read the sound and give its bytes as data=.")
-    if audio_format not in ("wav", "mp3"):
-        raise _refuse(f"Audio in the format {part.format!r} cannot be sent.", "Convert it to wav or mp3.")
-    return {"data": base64.b64encode(part.data).decode("ascii"), "format": audio_format}
-
-
-_MEDIA_TYPES: Final[Mapping[str, str]] = {
-    "pdf": "application/pdf",
-    "csv": "text/csv",
-    "html": "text/html",
-    "txt": "text/plain",
-    "md": "text/markdown",
-    "doc": "application/msword",
-    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    "xls": "application/vnd.ms-excel",
-    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-}
-
-
-def _file(part: DocumentPart) -> dict[str, str]:
-    if part.data is None or part.url is not None:
-        raise _refuse("A DocumentPart needs data here, and no url.", "Read the document and give its bytes as data=.")
-    suffix = part.format.lower()
-    name = part.name if part.name.lower().endswith(f".{suffix}") else f"{part.name}.{suffix}"
-    return {"filename": name, "file_data": _data_url(_MEDIA_TYPES.get(suffix, "application/octet-stream"), part.data)}
-
-
-def _data_url(media_type: str, data: bytes) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _merge(body: dict[str, Any], extra: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from apex_llm.codecs.chat._common import (
     results_first,
     tool_result_text,
 )
+from apex_llm.codecs.chat._earlier_calls import called_name, fitting_call_id, known_here
 from apex_llm.errors import InvalidRequestError
 from apex_llm.types.messages import (
     AudioPart,
@@ -42,6 +43,7 @@ _CITATIONS = {
     "search_result_location": ("cited_text", "search_result_index", "source", "start_block_index", "end_block_index"),
     "web_search_result_location": ("cited_text", "encrypted_index", "url"),
 }
+_TITLED = frozenset({"search_result_location", "web_search_result_location"})
 _NOT_CACHED = frozenset({"thinking", "redacted_thinking"})
 
 
@@ -81,7 +83,10 @@ class BlockWriter:
 
     def _content(self, role: str, parts: list[Part]) -> list[_Block]:
         blocks: list[_Block] = []
-        for part in parts:
+        told = known_here(parts, vendor="anthropic")
+        if len(told) < len(parts):
+            leave_out(self._warnings, "a tool that another service ran itself", "Claude does not know it")
+        for part in told:
             if isinstance(part, CachePoint):
                 self._mark(blocks, part)
             elif isinstance(part, ReasoningPart | ToolCallPart | CitationPart) and role != "assistant":
@@ -110,7 +115,12 @@ class BlockWriter:
             return {"type": "text", "text": part.text} if part.text.strip() else None
         if isinstance(part, ToolCallPart):
             kind = "server_tool_use" if part.server_side else "tool_use"
-            return {"type": kind, "id": part.id, "name": part.name, "input": arguments_as_object(part, self._warnings)}
+            return {
+                "type": kind,
+                "id": fitting_call_id(part.id, longest=64),
+                "name": called_name(part.name, self._warnings),
+                "input": arguments_as_object(part, self._warnings),
+            }
         if isinstance(part, ToolResultPart):
             return self._tool_result(part)
         if isinstance(part, ReasoningPart):
@@ -134,9 +144,10 @@ class BlockWriter:
         return None
 
     def _tool_result(self, part: ToolResultPart) -> _Block:
+        call_id = fitting_call_id(part.tool_call_id, longest=64)
         if part.server_side and part.name and part.name.endswith("_tool_result"):
-            return {"type": part.name, "tool_use_id": part.tool_call_id, "content": part.content}
-        result: _Block = {"type": "tool_result", "tool_use_id": part.tool_call_id}
+            return {"type": part.name, "tool_use_id": call_id, "content": part.content}
+        result: _Block = {"type": "tool_result", "tool_use_id": call_id}
         content: Any = part.content
         items = cast("Sequence[Any]", content) if isinstance(content, Sequence) and not isinstance(content, str) else ()
         if items and all(isinstance(item, TextPart | ImagePart | DocumentPart) for item in items):
@@ -173,7 +184,7 @@ class BlockWriter:
                 phase="prepare",
                 hint="Use Converse (api='converse'), or convert it to PDF or text.",
             )
-        block: _Block = {"type": "document", "source": described, "title": part.name}
+        block: _Block = {"type": "document", "source": described, "title": part.name or "document"}
         if part.citations:
             block["citations"] = {"enabled": True}
         return block
@@ -202,6 +213,8 @@ class BlockWriter:
         if needed is None or not all(name in location for name in needed):
             leave_out(self._warnings, "a citation of an earlier turn", "it is not in Claude's own words")
         elif blocks and blocks[-1]["type"] == "text":
-            blocks[-1].setdefault("citations", []).append(dict(location))
+            # Claude gives null for a title that it does not know, and wants it back.
+            title = "title" if location["type"] in _TITLED else "document_title"
+            blocks[-1].setdefault("citations", []).append({title: None, **location})
         else:
             leave_out(self._warnings, "a citation", "no text stands before it")

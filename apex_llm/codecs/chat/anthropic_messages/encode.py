@@ -14,8 +14,8 @@ from apex_llm.codecs.chat._common import (
     leave_out,
     merge_extra_body,
     tool_schema,
-    tools_in_history,
 )
+from apex_llm.codecs.chat._earlier_calls import tools_in_history
 from apex_llm.codecs.chat.anthropic_messages.blocks import BlockWriter
 from apex_llm.codecs.json_text import encode_json
 from apex_llm.types.requests import ChatRequest
@@ -55,7 +55,7 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
     if request.stop:
         body["stop_sequences"] = list(request.stop)
 
-    history = {} if "tools" in (request.extra_body or {}) else tools_in_history(turns)
+    history = {} if "tools" in (request.extra_body or {}) else tools_in_history(turns, vendor="anthropic")
     choice = claude_tool_choice(request, traits, warnings, thinking=thinking)
     body.update(_tools(request, choice, history, warnings))
     body.update(switches)

@@ -17,9 +17,11 @@ from apex_llm.codecs.chat._common import (
     results_first,
     tool_result_text,
 )
+from apex_llm.codecs.chat._earlier_calls import called_name, fitting_call_id, known_here
 from apex_llm.codecs.chat.bedrock_converse.families import Family
 from apex_llm.codecs.lazy_pattern import LazyPattern
 from apex_llm.errors import InvalidRequestError
+from apex_llm.types.coerce import NAME_CHARACTERS
 from apex_llm.types.messages import (
     AudioPart,
     CachePoint,
@@ -41,6 +43,7 @@ _FORMATS = {"3gp": "three_gp", "htm": "html", "text": "txt", "plain": "txt", "ma
 _NOT_IN_NAMES = LazyPattern(r"[^\w\s()\[\]-]", re.ASCII)
 _SPACES = LazyPattern(r"\s+")
 _LONGEST_NAME = 200
+_ID_CHARACTERS = NAME_CHARACTERS | frozenset(".:")
 
 
 class BlockWriter:
@@ -111,7 +114,10 @@ class BlockWriter:
     def _assistant(self, parts: list[Part]) -> list[_Block]:
         blocks: list[_Block] = []
         server_calls = {part.id: part.name for part in parts if isinstance(part, ToolCallPart) and part.server_side}
-        for part in parts:
+        told = known_here(parts, vendor=self._family.vendor)
+        if len(told) < len(parts):
+            leave_out(self.warnings, "a tool that another service ran itself", f"{self._family.name} does not know it")
+        for part in told:
             if isinstance(part, TextPart):
                 if part.text.strip():
                     blocks.append({"text": part.text})
@@ -119,7 +125,7 @@ class BlockWriter:
                 if block := self._reasoning(part):
                     blocks.append(block)
             elif isinstance(part, ToolCallPart):
-                use: _Block = {"toolUseId": part.id, "name": part.name}
+                use: _Block = {"toolUseId": self._call_id(part.id), "name": called_name(part.name, self.warnings)}
                 use["input"] = arguments_as_object(part, self.warnings)
                 if part.server_side:
                     use["type"] = "server_tool_use"
@@ -175,7 +181,7 @@ class BlockWriter:
         blocks[-1]["citationsContent"]["citations"].append(citation)
 
     def _tool_result(self, part: ToolResultPart, *, type: str | None = None) -> _Block:  # noqa: A002
-        result: _Block = {"toolUseId": part.tool_call_id, "content": self._result_content(part)}
+        result: _Block = {"toolUseId": self._call_id(part.tool_call_id), "content": self._result_content(part)}
         if type is not None:
             result["type"] = type
         if part.is_error:
@@ -186,6 +192,11 @@ class BlockWriter:
         elif part.server_side:
             result["status"] = "success"
         return {"toolResult": result}
+
+    def _call_id(self, call_id: str) -> str:
+        # Behind an id that does not tell its vendor there may well be a Claude.
+        characters = NAME_CHARACTERS if self._family.vendor in {"", "anthropic"} else _ID_CHARACTERS
+        return fitting_call_id(call_id, longest=64, characters=characters)
 
     def _result_content(self, part: ToolResultPart) -> list[_Block]:
         content: Any = part.content

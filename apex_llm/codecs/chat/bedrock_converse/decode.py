@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["decode_answer", "tool_arguments"]
+__all__ = ["decode_answer", "extra_members", "invoked_model", "read_media", "tool_arguments"]
 
 import base64
-import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -15,7 +14,7 @@ from apex_llm.codecs.chat.bedrock_converse.wire import (
     Answer,
     Block,
     ExtraMembers,
-    Image,
+    Media,
     read_citation,
     read_finish_reason,
     read_server_result,
@@ -24,6 +23,7 @@ from apex_llm.codecs.chat.bedrock_converse.wire import (
 from apex_llm.codecs.json_text import decode_json, raw_text
 from apex_llm.errors import ResponseFormatError
 from apex_llm.types.messages import (
+    AudioPart,
     ImagePart,
     Message,
     Part,
@@ -31,6 +31,7 @@ from apex_llm.types.messages import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    VideoPart,
 )
 from apex_llm.types.responses import ChatResponse
 
@@ -91,8 +92,9 @@ def _read_block(block: Block, parts: list[Part], warnings: list[str]) -> bool:
     elif (reasoning := block.reasoning_content) is not None:
         if reasoning.reasoning_text is not None:
             text = reasoning.reasoning_text
-            parts.append(ReasoningPart(text=text.text or "", signature=text.signature))
-        elif reasoning.redacted_content is not None:
+            if text.text or text.signature:
+                parts.append(ReasoningPart(text=text.text or "", signature=text.signature or None))
+        elif reasoning.redacted_content:
             parts.append(ReasoningPart(redacted=reasoning.redacted_content))
     elif (cited := block.citations_content) is not None:
         text = "".join(piece.text for piece in cited.content or () if piece is not None and piece.text)
@@ -101,27 +103,49 @@ def _read_block(block: Block, parts: list[Part], warnings: list[str]) -> bool:
         parts.extend(read_citation(citation) for citation in cited.citations or () if citation is not None)
     elif (result := block.tool_result) is not None:
         parts.append(read_server_result(result))
-    elif block.image is not None:
-        _read_image(block.image, parts, warnings)
+    else:
+        return _read_media_block(block, parts, warnings)
+    return True
+
+
+def _read_media_block(block: Block, parts: list[Part], warnings: list[str]) -> bool:
+    if block.image is not None:
+        if source := read_media([block.image], warnings, what="an image"):
+            parts.append(ImagePart(format=block.image.format, **source))
+    elif block.audio is not None:
+        if source := read_media([block.audio], warnings, what="a sound"):
+            parts.append(AudioPart(format=block.audio.format or "", **source))
+    elif block.video is not None:
+        if source := read_media([block.video], warnings, what="a film"):
+            parts.append(VideoPart(format=block.video.format or "", **source))
     else:
         return False
     return True
 
 
-def _read_image(image: Image, parts: list[Part], warnings: list[str]) -> None:
-    source = image.source
-    if image.error is not None or source is None:
-        reason = (image.error.message or "no reason given") if image.error is not None else "it has no source"
-        warnings.append(f"an image of the answer is missing: {reason[:200]}")
-        return
-    if source.s3_location is not None:
-        parts.append(ImagePart(url=str(source.s3_location.get("uri", "")), format=image.format))
-        return
-    try:
-        data = base64.b64decode(decode_json(bytes(source.bytes or b'""'), str, what="An image"), validate=True)
-    except binascii.Error as error:
-        raise ResponseFormatError("An image of the Converse answer is not base64.") from error
-    parts.append(ImagePart(data=data, format=image.format))
+def read_media(pieces: Sequence[Media], warnings: list[str], *, what: str) -> dict[str, Any]:
+    """``data`` or ``url`` of what came in one piece or several; empty, with a warning, where it is missing.
+
+    Raises:
+        ResponseFormatError: The bytes are not base64.
+    """
+    data = b""
+    for piece in pieces:
+        if piece.error is not None:
+            warnings.append(f"{what} of the answer is missing: {(piece.error.message or 'no reason given')[:200]}")
+            return {}
+        if piece.source is None:
+            continue
+        if piece.source.s3_location is not None:
+            return {"url": str(piece.source.s3_location.get("uri", ""))}
+        try:
+            data += base64.b64decode(piece.source.data or "", validate=True)
+        except ValueError as error:
+            raise ResponseFormatError(f"Bytes of {what} of the Converse answer are not base64.") from error
+    if not data:
+        warnings.append(f"{what} of the answer is missing: it has no bytes")
+        return {}
+    return {"data": data}
 
 
 def tool_arguments(raw: msgspec.Raw) -> str:

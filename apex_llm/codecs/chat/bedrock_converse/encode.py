@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["encode_request"]
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apex_llm.codecs.chat._claude import Sampling, claude_sampling, claude_thinking, claude_tool_choice
 from apex_llm.codecs.chat._common import (
@@ -14,14 +14,15 @@ from apex_llm.codecs.chat._common import (
     merge_extra_body,
     only_text,
     tool_schema,
-    tools_in_history,
 )
-from apex_llm.codecs.chat.bedrock_converse.blocks import BlockWriter
 from apex_llm.codecs.chat.bedrock_converse.families import Family, family_of, family_reasoning, family_top_k
 from apex_llm.codecs.json_text import encode_json
 from apex_llm.types.messages import CachePoint, Part, TextPart
 from apex_llm.types.requests import ChatRequest
 from apex_llm.types.tools import Tool, ToolChoice
+
+if TYPE_CHECKING:
+    from apex_llm.codecs.chat.bedrock_converse.blocks import BlockWriter
 
 
 def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[str, ...]]:
@@ -33,6 +34,10 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
     """
     if text := only_text(request):
         return _encode_text(text, request.max_tokens), ()
+    # A first answer does without.
+    from apex_llm.codecs.chat._earlier_calls import tools_in_history
+    from apex_llm.codecs.chat.bedrock_converse.blocks import BlockWriter
+
     warnings: list[str] = []
     family = family_of(model)
     system, turns = conversation(
@@ -54,7 +59,7 @@ def encode_request(request: ChatRequest, *, model: str) -> tuple[bytes, tuple[st
         additional.update(family_top_k(family, sampling.top_k, warnings))
 
     has_own_tools = request.extra_body is not None and "toolConfig" in request.extra_body
-    history = {} if has_own_tools else tools_in_history(turns)
+    history = {} if has_own_tools else tools_in_history(turns, vendor=family.vendor)
     if request.tools or request.tool_choice is not None or history:
         choice = claude_tool_choice(request, family.claude, warnings, thinking=thinking)
         if tool_config := _tool_config(request, choice, family, history, additional, warnings):

@@ -15,12 +15,13 @@ from typing import Any, ClassVar
 import msgspec
 
 from apex_llm.codecs.chat._common import ToolCallBuilder
-from apex_llm.codecs.chat.bedrock_converse.decode import extra_members, tool_arguments
+from apex_llm.codecs.chat.bedrock_converse.decode import invoked_model, read_media, tool_arguments
 from apex_llm.codecs.chat.bedrock_converse.wire import (
     BlockDelta,
     BlockStart,
     BlockStop,
     Delta,
+    Media,
     MessageStop,
     Metadata,
     ToolResultBlock,
@@ -34,6 +35,7 @@ from apex_llm.errors import ResponseFormatError, StreamTruncatedError
 from apex_llm.types.events import (
     CitationAdded,
     GuardrailTraced,
+    ImageAdded,
     ReasoningDelta,
     ServerToolResultAdded,
     StreamEvent,
@@ -45,21 +47,24 @@ from apex_llm.types.events import (
     ToolCallStarted,
     UnknownEvent,
 )
+from apex_llm.types.messages import ImagePart
 from apex_llm.types.responses import Usage
 
 _decode_delta = msgspec.json.Decoder(BlockDelta).decode
 
 _NOTHING: tuple[StreamEvent, ...] = ()
+_READ = frozenset({"stopReason", "usage", "p"})
 
 
 class ConverseStreamDecoder:
     """``StreamDecoder`` for ConverseStream; ``name`` is the frame's ``:event-type``."""
 
-    __slots__ = ("_extra", "_results", "_stop_reason", "_stopped", "_tools", "_usage", "_warnings")
+    __slots__ = ("_extra", "_images", "_results", "_stop_reason", "_stopped", "_tools", "_usage", "_warnings")
 
     def __init__(self) -> None:
         self._tools: dict[int, ToolCallBuilder] = {}
         self._results: dict[int, ToolResultBlock] = {}
+        self._images: dict[int, list[Media]] = {}
         self._stopped = False
         self._stop_reason: str | None = None
         self._usage: Usage | None = None
@@ -114,6 +119,7 @@ class ConverseStreamDecoder:
                 usage=self._usage,
                 warnings=tuple(self._warnings),
                 extra=self._extra,
+                model=invoked_model(self._extra.get("trace")) or None,
             ),
         )
 
@@ -136,6 +142,9 @@ class ConverseStreamDecoder:
         if delta.tool_result is not None and index in self._results:
             block = self._results[index]
             block.content = [*(block.content or ()), *delta.tool_result]
+            return _NOTHING
+        if delta.image is not None:
+            self._images.setdefault(index, []).append(delta.image)
             return _NOTHING
         return (UnknownEvent("contentBlockDelta", payload),)
 
@@ -160,6 +169,9 @@ class ConverseStreamDecoder:
         if start is not None and start.tool_result is not None:
             self._results[index] = start.tool_result
             return pending
+        if start is not None and start.image is not None:
+            self._images[index] = [start.image]
+            return pending
         if start is None or payload_is_empty_start(payload):
             return pending
         return (*pending, UnknownEvent("contentBlockStart", payload))
@@ -172,26 +184,35 @@ class ConverseStreamDecoder:
         event = decode_json(payload, MessageStop, what="A messageStop")
         self._stopped = True
         self._stop_reason = event.stop_reason
-        self._extra.update(extra_members(event))
-        if not self._tools and not self._results:
+        self._keep(payload)
+        if not self._tools and not self._results and not self._images:
             return _NOTHING
-        open_blocks = sorted({*self._tools, *self._results})
+        open_blocks = sorted({*self._tools, *self._results, *self._images})
         return tuple(finished for index in open_blocks for finished in self._close(index))
 
     def _metadata(self, payload: bytes) -> Sequence[StreamEvent]:
         event = decode_json(payload, Metadata, what="A metadata event")
         self._usage = read_usage(event.usage) or self._usage
-        self._extra.update(extra_members(event))
+        self._keep(payload)
         if event.trace and "guardrail" in event.trace:
             return (GuardrailTraced(event.trace),)
         return _NOTHING
 
+    def _keep(self, payload: bytes) -> None:
+        """What only Bedrock has, known or not: a stream has no body in which to look it up."""
+        members = decode_json(payload, dict[str, Any], what="The end of a stream")
+        self._extra.update((name, value) for name, value in members.items() if value is not None and name not in _READ)
+
     def _close(self, index: int) -> Sequence[StreamEvent]:
         tool = self._tools.pop(index, None)
-        if tool is None:
-            result = self._results.pop(index, None)
-            return (ServerToolResultAdded(index, read_server_result(result)),) if result is not None else _NOTHING
-        return (ToolCallFinished(index, tool.id, tool.name, tool.arguments, tool.server_side),)
+        if tool is not None:
+            return (ToolCallFinished(index, tool.id, tool.name, tool.arguments, tool.server_side),)
+        if (result := self._results.pop(index, None)) is not None:
+            return (ServerToolResultAdded(index, read_server_result(result)),)
+        if pieces := self._images.pop(index, None):
+            source = read_media(pieces, self._warnings, what="an image")
+            return (ImageAdded(index, ImagePart(format=pieces[0].format, **source)),) if source else _NOTHING
+        return _NOTHING
 
     def _warn(self, warning: str) -> None:
         if warning not in self._warnings:

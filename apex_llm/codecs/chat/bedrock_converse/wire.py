@@ -14,6 +14,7 @@ __all__ = [
     "BlockStop",
     "Citation",
     "ExtraMembers",
+    "Media",
     "MessageStop",
     "Metadata",
     "ToolResultBlock",
@@ -90,11 +91,14 @@ class _Failure(_Wire):
 
 
 class _MediaSource(_Wire):
-    bytes: msgspec.Raw | None = None
+    data: str | None = msgspec.field(default=None, name="bytes")
+    """Base64."""
     s3_location: Document | None = None
 
 
-class Image(_Wire):
+class Media(_Wire):
+    """An image, a sound or a film; in streams, a piece of an image."""
+
     format: str | None = None
     source: _MediaSource | None = None
     error: _Failure | None = None
@@ -108,7 +112,9 @@ class Block(_Wire):
     tool_result: ToolResultBlock | None = None
     reasoning_content: Reasoning | None = None
     citations_content: Citations | None = None
-    image: Image | None = None
+    image: Media | None = None
+    audio: Media | None = None
+    video: Media | None = None
 
 
 class _AnswerMessage(_Wire):
@@ -153,6 +159,7 @@ class Delta(_Wire):
     reasoning_content: _ReasoningDelta | None = None
     citation: Citation | None = None
     tool_result: list[Document | None] | None = None
+    image: Media | None = None
 
 
 class BlockDelta(_Wire):
@@ -165,6 +172,7 @@ class BlockDelta(_Wire):
 class _Start(_Wire):
     tool_use: ToolUse | None = None
     tool_result: ToolResultBlock | None = None
+    image: Media | None = None
 
 
 class BlockStart(_Wire):
