@@ -8,8 +8,9 @@ quoted in an error: it may be a prompt.
 
 from __future__ import annotations
 
-__all__ = ["decode_json", "encode_json", "raw_text"]
+__all__ = ["decode_json", "encode_json", "join_base64", "raw_text"]
 
+import base64
 import functools
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -59,6 +60,16 @@ def raw_text(raw: msgspec.Raw, *, what: str) -> str:
         return bytes(raw).decode()
     except UnicodeDecodeError as error:
         raise ResponseFormatError(f"{what} is not UTF-8 (byte {error.start} of {len(error.object)}).") from error
+
+
+def join_base64(pieces: Sequence[str]) -> str:
+    """Bytes that came in pieces as one text: each piece may be padded, which is allowed at the end only."""
+    if len(pieces) > 1:
+        try:
+            return base64.b64encode(b"".join([base64.b64decode(piece, validate=True) for piece in pieces])).decode()
+        except ValueError:
+            pass  # pieces of one text, cut anywhere
+    return "".join(pieces)
 
 
 def _decode_leniently(body: bytes, type: type[_T], what: str, refusal: msgspec.MsgspecError) -> _T:  # noqa: A002

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 __all__ = ["Accumulator"]
 
-import base64
-import binascii
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
+from apex_llm.codecs.json_text import join_base64
 from apex_llm.types.events import (
     CitationAdded,
     ContentFiltered,
@@ -52,18 +51,8 @@ class _Reasoning:
         self.redacted: list[str] = []
 
     def parts(self) -> Iterator[Part]:
-        redacted = _joined_base64(self.redacted) or None
+        redacted = join_base64(self.redacted) or None
         yield ReasoningPart(text="".join(self.pieces), signature=self.signature or None, redacted=redacted)
-
-
-def _joined_base64(pieces: list[str]) -> str:
-    """The pieces as one text: each may be padded, which is allowed at the end only."""
-    if len(pieces) > 1:
-        try:
-            return base64.b64encode(b"".join([base64.b64decode(piece, validate=True) for piece in pieces])).decode()
-        except binascii.Error:
-            pass  # pieces of one text, cut anywhere
-    return "".join(pieces)
 
 
 class _ToolCall:

@@ -17,7 +17,10 @@ from apex_llm.codecs.chat.openai_chat_wire import (
     Answer,
     AnswerChoice,
     Delta,
+    add_particulars,
     arguments_text,
+    citation_of,
+    custom_call_of,
     finish_reason_of,
     reasoning_text,
     text_of,
@@ -110,6 +113,7 @@ def _parts(message: Delta) -> tuple[tuple[Part, ...], bool]:
         and message.reasoning_content is None
         and message.reasoning is None
         and message.function_call is None
+        and not message.annotations
     ):
         return (TextPart(text=text),), False
     parts: list[Part] = []
@@ -121,6 +125,7 @@ def _parts(message: Delta) -> tuple[tuple[Part, ...], bool]:
         parts.append(TextPart(text=text))
     if message.refusal:
         parts.append(TextPart(text=message.refusal))
+    parts.extend(citation_of(annotation) for annotation in message.annotations or () if annotation)
     for position, call in enumerate(message.tool_calls or ()):
         if call.function is not None:
             parts.append(
@@ -142,9 +147,18 @@ def _parts(message: Delta) -> tuple[tuple[Part, ...], bool]:
 
 
 def _extra(answer: Answer, choice: AnswerChoice, message: Delta) -> dict[str, Any]:
-    found = {
-        "prompt_filter_results": answer.prompt_filter_results or answer.prompt_annotations,
-        "content_filter_results": choice.content_filter_results or choice.content_filter_result,
-        "context": message.context,
-    }
-    return {name: value for name, value in found.items() if value}
+    extra: dict[str, Any] = {}
+    if prompts := answer.prompt_filter_results or answer.prompt_annotations:
+        extra["prompt_filter_results"] = prompts
+    if results := choice.content_filter_results or choice.content_filter_result:
+        extra["content_filter_results"] = results
+    if message.context:
+        extra["context"] = message.context
+    if choice.logprobs:
+        extra["logprobs"] = choice.logprobs
+    if message.audio:
+        extra["audio"] = message.audio
+    if message.tool_calls and (custom := [custom_call_of(call) for call in message.tool_calls if call.custom]):
+        extra["custom_tool_calls"] = custom
+    add_particulars(answer, extra)
+    return extra

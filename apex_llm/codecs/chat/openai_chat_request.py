@@ -197,10 +197,12 @@ class _Request:
                         "function": {"name": name, "arguments": part.arguments or "{}"},
                     })  # fmt: skip
                 case ToolCallPart() | ToolResultPart():
-                    self._warnings.append(
-                        "A tool that another provider ran itself was left out of the assistant's earlier message."
-                    )
-                case ReasoningPart() | CachePoint() | CitationPart():
+                    self._leave_out("A tool that another provider ran itself")
+                case ReasoningPart():
+                    # What models of this format thought does not go back; what another signed would have had to.
+                    if part.signature or part.redacted:
+                        self._leave_out("Reasoning that another provider signed")
+                case CachePoint() | CitationPart():
                     pass
                 case _:
                     spoken.append(part)
@@ -212,6 +214,11 @@ class _Request:
         else:
             wire["content"] = self._content(tuple(spoken), role="assistant")
         return wire
+
+    def _leave_out(self, what: str) -> None:
+        warning = f"{what} was left out of the assistant's earlier message."
+        if warning not in self._warnings:
+            self._warnings.append(warning)
 
     def _tool_result(self, result: ToolResultPart) -> dict[str, Any]:
         self._require_tools()

@@ -10,7 +10,7 @@ from __future__ import annotations
 __all__ = ["OpenAIChatStreamDecoder"]
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -22,8 +22,11 @@ from apex_llm.codecs.chat.openai_chat_wire import (
     Chunk,
     Delta,
     Function,
+    Particulars,
     ToolCallDelta,
+    add_particulars,
     arguments_text,
+    citation_of,
     finding,
     finish_reason_of,
     prompt_findings,
@@ -31,9 +34,11 @@ from apex_llm.codecs.chat.openai_chat_wire import (
     text_of,
     usage_of,
 )
+from apex_llm.codecs.failure_details import as_mapping
 from apex_llm.codecs.json_text import decode_json
 from apex_llm.errors import ResponseFormatError, StreamTruncatedError
 from apex_llm.types.events import (
+    CitationAdded,
     ReasoningDelta,
     StreamEvent,
     StreamFinished,
@@ -46,7 +51,11 @@ from apex_llm.types.events import (
     ToolCallDelta as ToolCallPiece,
 )
 
+if TYPE_CHECKING:
+    from apex_llm.codecs.chat.openai_chat_gathered import Gathered
+
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
+_decode_particulars = msgspec.json.Decoder(Particulars).decode
 _NO_EVENTS: Final[Sequence[StreamEvent]] = ()
 _LEGACY_KEY: Final = -1
 _WHAT: Final = "A chunk of the stream"
@@ -85,6 +94,7 @@ class OpenAIChatStreamDecoder:
         "_every_call",
         "_extra",
         "_finish_reasons",
+        "_gathered",
         "_harmless",
         "_id",
         "_metrics",
@@ -110,6 +120,7 @@ class OpenAIChatStreamDecoder:
         self._calls: dict[int, _Call] = {}  # the latest of each index
         self._every_call: list[_Call] = []
         self._current: _Call | None = None
+        self._gathered: Gathered | None = None
         self._finish_reasons: dict[int, str | None] = {}
         self._refused = False
         self._usage: dict[str, Any] | None = None
@@ -136,7 +147,7 @@ class OpenAIChatStreamDecoder:
         if chunk.error:
             raise openai_stream_failure(payload)
         choices = chunk.choices
-        events: list[StreamEvent] = [] if self._started else self._first_chunks(name, chunk)
+        events: list[StreamEvent] = [] if self._started else self._first_chunks(name, chunk, payload)
         if choices:
             # By far the most frequent chunk holds a piece of text and nothing else.
             choice = choices[0]
@@ -146,18 +157,14 @@ class OpenAIChatStreamDecoder:
                     self._add_delta(delta, events)
                 elif choice.message is not None:
                     self._add_message(choice.message, events)
-                if choice.content_filter_results != self._harmless:
-                    self._read_filter(choice, events)
+                if choice.content_filter_results != self._harmless or choice.logprobs is not None:
+                    self._read_beside(choice, events)
                 if choice.finish_reason:  # "" is what some gateways say instead of nothing
                     self._finish_choice(0, choice.finish_reason, events)
             else:
                 self._add_choices(choices, events)
-        if chunk.usage:
-            self._usage = chunk.usage
-        if chunk.metrics:
-            self._metrics = chunk.metrics
-        if chunk.prompt_filter_results or chunk.prompt_annotations:
-            self._read_prompt_filter(chunk.prompt_filter_results or chunk.prompt_annotations, events)
+        if not choices or chunk.usage or chunk.metrics or chunk.prompt_filter_results or chunk.prompt_annotations:
+            self._read_rest(chunk, payload, events)
         return events
 
     def finish(self) -> Sequence[StreamEvent]:
@@ -192,14 +199,14 @@ class OpenAIChatStreamDecoder:
                 raw,
                 usage_of(self._usage, self._metrics),
                 tuple(self._warnings),
-                self._extra,
+                self._whole_extra(),
             )
         )
         return events
 
     # -- chunks ----------------------------------------------------------------------------
 
-    def _first_chunks(self, name: str, chunk: Chunk) -> list[StreamEvent]:
+    def _first_chunks(self, name: str, chunk: Chunk, payload: bytes) -> list[StreamEvent]:
         """Id and model come from the first chunk that names them; Azure's very first one may not."""
         self._packed = name == "chunk"
         self._id = self._id or chunk.id
@@ -207,6 +214,7 @@ class OpenAIChatStreamDecoder:
         if not chunk.choices:
             return []
         self._started = True
+        self._read_particulars(payload)
         return [StreamStarted(self._id or None, self._model or None)]
 
     def _after_or_at_done(self) -> Sequence[StreamEvent]:
@@ -234,7 +242,7 @@ class OpenAIChatStreamDecoder:
                     self._add_delta(choice.delta, events)
                 elif choice.message is not None:
                     self._add_message(choice.message, events)
-                self._read_filter(choice, events)
+                self._read_beside(choice, events)
             else:
                 self._finish_reasons.setdefault(index, None)
             if choice.finish_reason:
@@ -257,11 +265,18 @@ class OpenAIChatStreamDecoder:
             self._add_text(delta.refusal, events)
         if delta.tool_calls:
             for piece in delta.tool_calls:
-                self._add_call(piece, events)
+                if piece.custom is None:
+                    self._add_call(piece, events)
+                else:
+                    self._gather().add_custom_call(piece)
         if delta.function_call is not None:
             self._add_call(ToolCallDelta(_LEGACY_KEY, "function_call", delta.function_call), events)
         if delta.context:
             self._extra["context"] = {**self._extra.get("context", {}), **delta.context}
+        if delta.annotations:
+            self._add_citations(delta.annotations, events)
+        if delta.audio:
+            self._gather().add_audio(delta.audio)
 
     def _add_message(self, message: Delta, events: list[StreamEvent]) -> None:
         """What gateways send that stream for a model that does not; after deltas, it only says them again."""
@@ -274,6 +289,11 @@ class OpenAIChatStreamDecoder:
         if self._text_block < 0:
             self._text_block = self._next_block()
         events.append(TextDelta(text, self._text_block))
+
+    def _add_citations(self, annotations: list[dict[str, Any] | None], events: list[StreamEvent]) -> None:
+        if self._text_block < 0:
+            self._text_block = self._next_block()
+        events.extend(CitationAdded(self._text_block, citation_of(each)) for each in annotations if each)
 
     def _add_reasoning(self, text: str, events: list[StreamEvent]) -> None:
         if not text:
@@ -361,21 +381,61 @@ class OpenAIChatStreamDecoder:
 
     # -- the rest --------------------------------------------------------------------------
 
-    def _read_filter(self, choice: Choice, events: list[StreamEvent]) -> None:
+    def _read_beside(self, choice: Choice, events: list[StreamEvent]) -> None:
+        """What a filter found in the text, and how probable its tokens were."""
+        if choice.logprobs is not None:
+            self._gather().add_logprobs(choice.logprobs)
         results = bytes(choice.content_filter_results)
         if b"true" not in results:
             # The next chunk will say the same, byte for byte; so it need not be read again.
+            if len(results) > len(b"{}"):
+                self._harmless = choice.content_filter_results.copy()
+            return
+        found = decode_json(results, object, what="A content filter's result")
+        event = finding("completion", found)
+        if event is None:  # the word was in something else
             self._harmless = choice.content_filter_results.copy()
             return
-        event = finding("completion", decode_json(results, object, what="A content filter's result"))
-        if event is not None:
-            earlier = self._extra.get("content_filter_results", {})
-            self._extra["content_filter_results"] = {**earlier, **event.details}
-            events.append(event)
+        earlier = self._extra.get("content_filter_results", {})
+        self._extra["content_filter_results"] = {**earlier, **event.details}
+        if offsets := bytes(choice.content_filter_offsets):
+            # Which text it was about: for whoever has to take it back.
+            self._extra["content_filter_offsets"] = decode_json(offsets, object, what="A content filter's result")
+        events.append(event)
 
-    def _read_prompt_filter(self, prompts: Any, events: list[StreamEvent]) -> None:
-        self._extra["prompt_filter_results"] = prompts
-        events.extend(prompt_findings(prompts))
+    def _read_rest(self, chunk: Chunk, payload: bytes, events: list[StreamEvent]) -> None:
+        """What the first and the last chunks hold beside the choices, or instead of them."""
+        self._usage = chunk.usage or self._usage
+        self._metrics = chunk.metrics or self._metrics
+        if prompts := chunk.prompt_filter_results or chunk.prompt_annotations:
+            self._extra["prompt_filter_results"] = prompts
+            events.extend(prompt_findings(prompts))
+        if self._started and not chunk.choices:
+            self._read_particulars(payload)
+
+    def _read_particulars(self, payload: bytes) -> None:
+        try:
+            particulars = _decode_particulars(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            particulars = decode_json(payload, Particulars, what=_WHAT)
+        add_particulars(particulars, self._extra)
+
+    def _whole_extra(self) -> dict[str, Any]:
+        """As in an answer that was not streamed, where a filter's findings stand together, good and bad."""
+        extra = self._extra
+        if harmless := bytes(self._harmless):
+            results = as_mapping(decode_json(harmless, object, what="A content filter's result"))
+            extra["content_filter_results"] = {**results, **extra.get("content_filter_results", {})}
+        if self._gathered is not None:
+            extra.update(self._gathered.extra())
+        return extra
+
+    def _gather(self) -> Gathered:
+        if self._gathered is None:
+            from apex_llm.codecs.chat.openai_chat_gathered import Gathered
+
+            self._gathered = Gathered()
+        return self._gathered
 
     def _warn(self, warning: str) -> None:
         if warning not in self._warnings:

@@ -13,8 +13,12 @@ __all__ = [
     "Chunk",
     "Delta",
     "Function",
+    "Particulars",
     "ToolCallDelta",
+    "add_particulars",
     "arguments_text",
+    "citation_of",
+    "custom_call_of",
     "finding",
     "finish_reason_of",
     "prompt_findings",
@@ -30,6 +34,7 @@ import msgspec
 
 from apex_llm.codecs.failure_details import as_mapping, flagged_categories
 from apex_llm.types.events import ContentFiltered
+from apex_llm.types.messages import CitationPart
 from apex_llm.types.responses import FinishReason, Usage
 
 Content: TypeAlias = str | list[Any] | None
@@ -52,6 +57,8 @@ class ToolCallDelta(msgspec.Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: Function | None = None
+    custom: dict[str, Any] | None = None
+    """Of a custom tool, whose input is text and not JSON."""
 
 
 class Delta(msgspec.Struct, gc=False):
@@ -68,6 +75,10 @@ class Delta(msgspec.Struct, gc=False):
     """The deprecated form of tool calls."""
     context: dict[str, Any] | None = None
     """Citations of Azure's own-data search."""
+    annotations: list[dict[str, Any] | None] | None = None
+    """Citations of a web search."""
+    audio: dict[str, Any] | None = None
+    """A spoken answer."""
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -80,6 +91,18 @@ class Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     content_filter_results: msgspec.Raw = NOTHING
     """Not parsed: Azure repeats the same bytes with every piece of text."""
+    content_filter_offsets: msgspec.Raw = NOTHING
+    """Of the asynchronous filter: which text it speaks of."""
+    logprobs: dict[str, Any] | None = None
+
+
+class Particulars(msgspec.Struct, gc=False):
+    """What stands beside the choices, and is the same or missing in most chunks: looked for in the first and last."""
+
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    moderation: Any = None
+    metadata: Any = None
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -104,9 +127,10 @@ class AnswerChoice(msgspec.Struct):
     finish_reason: str | None = None
     content_filter_results: Any = None
     content_filter_result: Any = None
+    logprobs: dict[str, Any] | None = None
 
 
-class Answer(msgspec.Struct):
+class Answer(Particulars):
     """A ``chat.completion``."""
 
     id: str | None = None
@@ -172,6 +196,34 @@ def _part_text(part: Any, kind: str) -> str:
     if isinstance(value, list):
         return "".join(_part_text(item, "text") for item in cast("list[Any]", value))
     return value if isinstance(value, str) else ""
+
+
+def citation_of(annotation: Mapping[str, Any]) -> CitationPart:
+    """A source of a web search; the annotation itself stays as the location."""
+    details = as_mapping(annotation.get(str(annotation.get("type")))) or annotation
+    title, url = details.get("title"), details.get("url")
+    return CitationPart(
+        title=title if isinstance(title, str) and title else None,
+        source=url if isinstance(url, str) and url else None,
+        location=annotation,
+    )
+
+
+def custom_call_of(call: ToolCallDelta) -> dict[str, Any]:
+    """A call of a custom tool as the service writes it: our own calls have JSON for arguments, this one has text."""
+    return {"id": call.id, "type": "custom", "custom": {**(call.custom or {})}}
+
+
+def add_particulars(source: Particulars, extra: dict[str, Any]) -> None:
+    """Add what the answer says of itself, under the service's own names."""
+    if source.service_tier:
+        extra["service_tier"] = source.service_tier
+    if source.system_fingerprint:
+        extra["system_fingerprint"] = source.system_fingerprint
+    if source.moderation:
+        extra["moderation"] = source.moderation
+    if source.metadata:
+        extra["metadata"] = source.metadata
 
 
 def arguments_text(arguments: str | dict[str, Any] | list[Any] | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["decode_answer", "extra_members", "is_server_call", "is_server_result", "read_server_result"]
+__all__ = ["decode_answer", "is_server_call", "is_server_result", "read_server_result"]
 
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ from apex_llm.codecs.chat.anthropic_messages.wire import (
     Answer,
     Block,
     guardrail_extra,
+    particulars,
     read_citation,
     read_finish_reason,
     tool_arguments,
@@ -54,8 +55,8 @@ def decode_answer(body: bytes) -> ChatResponse:
         usage=usage,
         model=answer.model or "",
         id=answer.id,
-        warnings=tuple(warnings),
-        extra=extra_members(answer.stop_sequence, answer.stop_details) | guardrail_extra(answer),
+        warnings=tuple(dict.fromkeys(warnings)),
+        extra=particulars(answer) | guardrail_extra(answer),
         body=body,
     )
 
@@ -87,9 +88,11 @@ def _read_block(block: Block, parts: list[Part]) -> bool:
             )
         )
     elif kind == "thinking":
-        parts.append(ReasoningPart(text=block.thinking or "", signature=block.signature or None))
+        if block.thinking or block.signature:
+            parts.append(ReasoningPart(text=block.thinking or "", signature=block.signature or None))
     elif kind == "redacted_thinking":
-        parts.append(ReasoningPart(redacted=block.data or ""))
+        if block.data:
+            parts.append(ReasoningPart(redacted=block.data))
     elif is_server_result(kind):
         parts.append(read_server_result(block))
     else:
@@ -106,13 +109,3 @@ def read_server_result(block: Block) -> ToolResultPart:
         name=block.type,
         server_side=True,
     )
-
-
-def extra_members(stop_sequence: str | None, stop_details: dict[str, Any] | None) -> dict[str, Any]:
-    """Members that only Claude has, for ``extra``."""
-    extra: dict[str, Any] = {}
-    if stop_sequence is not None:
-        extra["stop_sequence"] = stop_sequence
-    if stop_details is not None:
-        extra["stop_details"] = stop_details
-    return extra

@@ -16,7 +16,6 @@ import msgspec
 
 from apex_llm.codecs.chat._common import ToolCallBuilder
 from apex_llm.codecs.chat.anthropic_messages.decode import (
-    extra_members,
     is_server_call,
     is_server_result,
     read_server_result,
@@ -27,6 +26,7 @@ from apex_llm.codecs.chat.anthropic_messages.wire import (
     SimpleDelta,
     guardrail_extra,
     merge_usage,
+    particulars,
     read_citation,
     read_finish_reason,
     tool_arguments,
@@ -196,6 +196,7 @@ class AnthropicStreamDecoder:
         if message is None:
             return (StreamStarted(),)
         merge_usage(self._usage, message.usage)
+        self._extra.update(particulars(message))
         return (StreamStarted(message.id, message.model),)
 
     def _block_start(self, event: Event, payload: bytes) -> Sequence[StreamEvent]:
@@ -215,13 +216,15 @@ class AnthropicStreamDecoder:
             self._tools[index] = tool
             return (*pending, ToolCallStarted(index, tool.id, tool.name, tool.server_side))
         if kind == "text":
-            return (*pending, TextDelta(block.text, index)) if block.text else pending
+            said = [TextDelta(block.text, index)] if block.text else []
+            cited = [CitationAdded(index, read_citation(citation)) for citation in block.citations or () if citation]
+            return (*pending, *said, *cited)
         if kind == "thinking":
             if block.thinking or block.signature:
                 return (*pending, ReasoningDelta(block.thinking or "", index, block.signature or None))
             return pending
         if kind == "redacted_thinking":
-            return (*pending, ReasoningDelta("", index, None, block.data or ""))
+            return (*pending, ReasoningDelta("", index, None, block.data)) if block.data else pending
         if is_server_result(kind):
             return (*pending, ServerToolResultAdded(index, read_server_result(block)))
         self._warn(f"unknown content block {(kind or '')[:80]!r} was ignored")
@@ -234,9 +237,9 @@ class AnthropicStreamDecoder:
     def _message_delta(self, event: Event, payload: bytes) -> Sequence[StreamEvent]:
         del payload
         merge_usage(self._usage, event.usage)
+        self._extra.update(particulars(event, event.delta))
         if (delta := event.delta) is not None:
             self._stop_reason = delta.stop_reason or self._stop_reason
-            self._extra.update(extra_members(delta.stop_sequence, delta.stop_details))
         return _NOTHING
 
     def _message_stop(self, event: Event, payload: bytes) -> Sequence[StreamEvent]:

@@ -16,6 +16,7 @@ __all__ = [
     "SimpleDelta",
     "guardrail_extra",
     "merge_usage",
+    "particulars",
     "read_citation",
     "read_finish_reason",
     "usage_of",
@@ -73,6 +74,10 @@ class Answer(_Guarded):
     stop_reason: str | None = None
     stop_sequence: str | None = None
     stop_details: Document | None = None
+    container: Document | None = None
+    context_management: Document | None = None
+    diagnostics: Document | None = None
+    input_transformations: list[Any] | None = None
     usage: Document | None = None
 
 
@@ -88,6 +93,7 @@ class Delta(msgspec.Struct):
     stop_reason: str | None = None
     stop_sequence: str | None = None
     stop_details: Document | None = None
+    container: Document | None = None
 
 
 class _Failure(msgspec.Struct):
@@ -104,6 +110,8 @@ class Event(_Guarded):
     content_block: Block | None = None
     message: Answer | None = None
     usage: Document | None = None
+    context_management: Document | None = None
+    input_transformations: list[Any] | None = None
     error: _Failure | None = None
 
 
@@ -209,6 +217,18 @@ def read_citation(citation: Mapping[str, Any]) -> CitationPart:
         quotes=(quote,) if isinstance(quote, str) and quote else (),
         location=citation,
     )
+
+
+_PARTICULARS = (
+    *("stop_sequence", "stop_details", "container", "context_management", "diagnostics", "input_transformations"),
+)
+
+
+def particulars(*sources: Answer | Delta | Event | None) -> dict[str, Any]:
+    """Members that only Claude has, for ``extra``, under its own names; absent ones are left out."""
+    return {
+        name: value for source in sources for name in _PARTICULARS if (value := getattr(source, name, None)) is not None
+    }
 
 
 def guardrail_extra(source: _Guarded) -> dict[str, Any]:
