@@ -23,6 +23,7 @@ from apex_llm.errors import ApexLlmError, ResponseFormatError
 from apex_llm.types.http import Headers
 
 _SHOWN = 200
+_LOOKED_AT = 4096
 
 
 def unexpected_content(
@@ -49,6 +50,8 @@ def unexpected_content(
     content_type = headers.get("content-type") or "no content type"
     if found.members:  # JSON may hold what a model or a user said: its outline is enough
         shown = shorten(f"is JSON with the members {', '.join(found.members)}", limit=_SHOWN)
+    elif stream := _stream_in(body):  # so may a stream under another name
+        shown = f"holds {stream}"
     else:
         text = excerpt(body, limit=_SHOWN)
         shown = f"begins: {text!r}" if text else "has no content"
@@ -63,3 +66,12 @@ def unexpected_content(
         phase="head",
         hint="A proxy, gateway or login page may stand between here and the service. Check the endpoint.",
     )
+
+
+def _stream_in(body: bytes) -> str | None:
+    """What kind of stream a body looks like, whatever it was called."""
+    if any(line.startswith((b"data:", b"event:")) for line in body[:_LOOKED_AT].splitlines()):
+        return "server-sent events: the server must name that type"
+    if b":event-type" in body[:_LOOKED_AT] or b":exception-type" in body[:_LOOKED_AT]:
+        return "event-stream frames: the server must name that type"
+    return None

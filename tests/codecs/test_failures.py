@@ -384,6 +384,8 @@ def test_an_error_in_place_of_a_stream_is_the_providers_error(provider: str, bod
         (None, b"", "no content"),
         ("application/json", b'{"choices":[{"message":{"content":"var a"}}]}', "the members choices"),
         ("text/plain", b"api-key: abcdef0123456789", "text/plain"),
+        ("text/plain", b': hi\n\ndata: {"choices":[{"delta":{"content":"var a"}}]}\n\n', "server-sent events"),
+        ("text/plain", b'\x00\x00\x00\x99\x0b:event-type\x07\x00\x11contentBlockDelta{"text":"var a"}', "frames"),
     ],
 )
 def test_other_content_is_named_and_shown_without_secrets(content_type: str | None, body: bytes, shown: str) -> None:
