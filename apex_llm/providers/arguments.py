@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check_argument", "check_transport", "checked_policy"]
+__all__ = ["check_argument", "check_plugin", "check_transport", "checked_policy"]
 
 import ssl
 from typing import Any
@@ -15,6 +15,21 @@ def check_argument(name: str, value: object, kinds: type | tuple[type, ...], wan
     """Raise ``ConfigurationError`` for an argument of the wrong kind; ``None`` is none."""
     if value is not None and not isinstance(value, kinds):
         raise ConfigurationError(f"{name} is of type {type(value).__name__}.", hint=f"Pass {wanted}.")
+
+
+def check_plugin(plugin: object, *, manager: object) -> None:
+    """Refuse a plugin in whose name nobody can be asked: it would get the application's own credentials, unchecked.
+
+    Raises:
+        ConfigurationError: It has no name, or there is no key manager.
+    """
+    if plugin is not None and (manager is None or plugin == ""):
+        what = "no key manager" if manager is None else "no name"
+        raise ConfigurationError(
+            f"A provider for a plugin was given {what} (plugin={plugin!r}).",
+            phase="prepare",
+            hint="Pass api_key_manager= too; without plugin=, the provider is one for the application.",
+        )
 
 
 def checked_policy(retry: RetryStrategy | None) -> RetryStrategy | None:

@@ -9,7 +9,7 @@ from unittest.mock import MagicMock, create_autospec
 import pytest
 from credential_fakes import Clock
 
-from apex_llm import provider_for
+from apex_llm import get_provider, provider_for
 from apex_llm.credentials.aws import aws_credentials, bedrock_bearer
 from apex_llm.credentials.azure import azure_credentials
 from apex_llm.credentials.manager import credentials_from_manager
@@ -270,6 +270,14 @@ def test_a_provider_for_nobody_is_not_made(plugin) -> None:
     """It would be one for the application, with nothing checked."""
     with pytest.raises(ConfigurationError, match="no plugin"):
         provider_for(Manager(aws_bedrock=KEYS), plugin, "aws_bedrock")
+
+
+@pytest.mark.parametrize("service", ["aws_bedrock", "azure_openai"])
+def test_a_plugin_without_a_manager_is_refused(service) -> None:
+    """It would get what the environment holds for the application."""
+    for config in ({"plugin": "plugin-a"}, {"plugin": "", "api_key_manager": Manager()}):
+        with pytest.raises(ConfigurationError, match="for a plugin was given no"):
+            get_provider(service, **config)
 
 
 async def test_managers_of_others_may_refuse_in_their_own_way() -> None:

@@ -25,7 +25,7 @@ from apex_llm.errors import (
     PermissionDeniedError,
     UnknownModelError,
 )
-from apex_llm.providers.arguments import check_argument
+from apex_llm.providers.arguments import check_argument, check_plugin
 from apex_llm.providers.azure_openai.endpoints import AzureSurface, azure_surface, chat_target
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route
@@ -160,6 +160,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
                 "a credential of azure-identity to credential=.",
             )
         self._explicit = explicit if given else {}
+        check_plugin(plugin, manager=api_key_manager)
         self._manager = api_key_manager
         self._plugin = plugin
         self._api_base = api_base

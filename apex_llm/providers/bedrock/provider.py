@@ -25,7 +25,7 @@ from apex_llm.errors import (
     InvalidRequestError,
     UnknownModelError,
 )
-from apex_llm.providers.arguments import check_argument
+from apex_llm.providers.arguments import check_argument, check_plugin
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route
 from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, validate_configured_region
@@ -148,6 +148,7 @@ class BedrockProvider(BaseLlmProvider):
         validate_configured_region(aws_region, environ=environ)
         if endpoint_url is not None:
             parse_endpoint(endpoint_url, name="endpoint_url", allow_insecure=allow_insecure)
+        check_plugin(plugin, manager=api_key_manager)
         self._manager = api_key_manager
         self._plugin = plugin
         self._region = aws_region
