@@ -31,6 +31,7 @@ from apex_llm.errors import InvalidRequestError
 from apex_llm.types.http import Timeout
 from apex_llm.types.messages import (
     AudioPart,
+    CachePoint,
     DocumentPart,
     ImagePart,
     Message,
@@ -198,7 +199,14 @@ def _parts(content: Any, where: str) -> list[Part]:
     if isinstance(content, str):
         return [TextPart(text=content)]
     if isinstance(content, Sequence):
-        return [_part(item, f"{where}[{index}]") for index, item in enumerate(cast("Sequence[Any]", content))]
+        parts: list[Part] = []
+        for index, item in enumerate(cast("Sequence[Any]", content)):
+            parts.append(_part(item, f"{where}[{index}]"))
+            if isinstance(item, Mapping) and (mark := cast("Mapping[str, Any]", item).get("cache_control")):
+                # Anthropic's mark, which others took over: it belongs to the part that it stands in.
+                ttl = _mapping(mark, f"{where}[{index}].cache_control is").get("ttl")
+                parts.append(CachePoint(ttl=ttl if isinstance(ttl, str) else None))
+        return parts
     raise _bad(f"{where} is of type {type(content).__name__}", "Content is text, or a list of parts.")
 
 

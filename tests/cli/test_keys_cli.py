@@ -93,6 +93,12 @@ def test_every_command_of_the_plan_is_there_and_explains_itself() -> None:
         assert CliRunner().invoke(application, ["keys", name, "--help"]).exit_code == 0
 
 
+def test_no_help_shows_marks_of_its_own_formatting_and_examples_have_a_line_each(empty: Shell) -> None:
+    for name in keys.commands:
+        assert "\\b" not in empty.good(name, "--help")
+    assert "  apex-llm keys exec reports aws_bedrock -- python report.py\n" in empty.good("exec", "--help")
+
+
 def test_no_option_takes_a_secret_as_its_value() -> None:
     """Arguments are seen by every user of the machine, and kept in the shell's history."""
     takes_a_file = {"--new-passphrase-from", "--file-passphrase-from", "--passphrase-from", "--new-master-key-file"}

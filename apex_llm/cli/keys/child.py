@@ -147,7 +147,7 @@ def exec_(
     service: str,
     command: tuple[str, ...],
 ) -> int:
-    r"""Run COMMAND for PLUGIN, with its grant for SERVICE in the environment.
+    """Run COMMAND for PLUGIN, with its grant for SERVICE in the environment.
 
     The permission is checked and the use is audited as when the plugin itself asks. The variables are those
     that the cloud's own tools read; for other services SERVICE_API_KEY, or SERVICE_MEMBER for each member.
@@ -156,7 +156,7 @@ def exec_(
     \b
     apex-llm keys exec reports aws_bedrock -- python report.py
     apex-llm keys exec --as GH_TOKEN crawler github -- gh api user
-    """
+    """  # noqa: D301 - click looks for the backspace itself
     words = command[1:] if command[0] == "--" else command
     if not words:
         raise click.UsageError("There is no command to run.")
