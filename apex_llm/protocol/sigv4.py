@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 in the ``Authorization`` header, and as a presigned query.
+"""AWS Signature Version 4 in the ``Authorization`` header.
 
 Follows "Create a signed AWS API request" of the AWS IAM user guide, with the rules for services other
 than S3: the path is normalised, then percent-encoded once more. botocore's ``SigV4Auth`` is the oracle;
@@ -12,13 +12,14 @@ from __future__ import annotations
 __all__ = [
     "ALGORITHM",
     "EMPTY_SHA256",
+    "TERMINATOR",
     "SigV4Signer",
+    "basic_format",
     "canonical_query",
     "canonical_request",
     "canonical_uri",
     "encode_path_segment",
     "percent_encode",
-    "presign_query",
     "signing_key",
     "string_to_sign",
 ]
@@ -41,7 +42,8 @@ ALGORITHM: Final = "AWS4-HMAC-SHA256"
 EMPTY_SHA256: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 """The payload hash of a request without a body."""
 
-_TERMINATOR = "aws4_request"
+TERMINATOR: Final = "aws4_request"
+"""The end of every credential scope."""
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _MAX_CACHED_TARGETS = 256
 _INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
@@ -163,13 +165,13 @@ class SigV4Signer:
 
     def _begin_second(self, number: int) -> _Second:
         """What all signatures of one second share."""
-        amz_date = _amz_date(number)
+        amz_date = basic_format(number)
         date = amz_date[:8]
         day = self._day
         if day is None or day[0] != date:
             key = signing_key(self._secret_access_key, date=date, region=self.region, service=self.service)
             block = key.ljust(64, b"\0")
-            scope = f"{date}/{self.region}/{self.service}/{_TERMINATOR}"
+            scope = f"{date}/{self.region}/{self.service}/{TERMINATOR}"
             day = (date, scope, sha256(block.translate(_INNER_PAD)), sha256(block.translate(_OUTER_PAD)))
             self._day = day
         return _Second(number, amz_date, *day[1:], token=self._session_token)
@@ -239,48 +241,6 @@ class _Second:
         self.known: dict[_Shape, tuple[HASH, str]] = {}
 
 
-def presign_query(
-    *,
-    access_key_id: str,
-    secret_access_key: str,
-    session_token: str | None = None,
-    region: str,
-    service: str,
-    method: str,
-    target: str,
-    authority: str,
-    timestamp: datetime | float,
-    expires_seconds: int,
-    payload_sha256: str = EMPTY_SHA256,
-) -> str:
-    """A query that carries its own signature: the target's, the ``X-Amz-*`` parameters, ``X-Amz-Signature``.
-
-    Only the host is signed beside it. Bedrock's short-term keys are such a query, over
-    ``POST bedrock.amazonaws.com/?Action=CallWithBearerToken``, in base64.
-    """
-    amz_date = _amz_date(timestamp)
-    date = amz_date[:8]
-    scope = f"{date}/{region}/{service}/{_TERMINATOR}"
-    path, _, query = target.partition("?")
-    parameters = {
-        "X-Amz-Algorithm": ALGORITHM,
-        "X-Amz-Credential": f"{access_key_id}/{scope}",
-        "X-Amz-Date": amz_date,
-        "X-Amz-Expires": str(expires_seconds),
-        "X-Amz-SignedHeaders": "host",
-    }
-    if session_token:
-        parameters["X-Amz-Security-Token"] = session_token
-    own = "&".join([f"{name}={percent_encode(value)}" for name, value in parameters.items()])
-    query = f"{query}&{own}" if query else own
-    request = canonical_request(
-        method=method, target=f"{path}?{query}", headers=(("host", authority),), payload_sha256=payload_sha256
-    )
-    key = signing_key(secret_access_key, date=date, region=region, service=service)
-    text = string_to_sign(amz_date=amz_date, scope=scope, request=request)
-    return f"{query}&X-Amz-Signature={hmac.digest(key, text.encode(), 'sha256').hex()}"
-
-
 def canonical_request(
     *,
     method: str,
@@ -313,7 +273,7 @@ def string_to_sign(*, amz_date: str, scope: str, request: str) -> str:
 def signing_key(secret_access_key: str, *, date: str, region: str, service: str) -> bytes:
     """The key of one day (``YYYYMMDD``), region and service: 32 bytes."""
     key = f"AWS4{secret_access_key}".encode()
-    for part in (date, region, service, _TERMINATOR):
+    for part in (date, region, service, TERMINATOR):
         key = hmac.digest(key, part.encode(), "sha256")
     return key
 
@@ -389,7 +349,8 @@ def _canonical_headers(headers: Iterable[tuple[str, str]]) -> tuple[str, str]:
     return ";".join(names), lines
 
 
-def _amz_date(timestamp: datetime | float) -> str:
+def basic_format(timestamp: datetime | float) -> str:
+    """The time as ``x-amz-date`` has it, such as ``20261122T094318Z``."""
     if isinstance(timestamp, datetime):
         moment = timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp
     else:

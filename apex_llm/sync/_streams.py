@@ -32,25 +32,17 @@ class _Stream(Generic[T]):
 
     Args:
         inner: The async stream; nobody else may use it.
-        take: Gives its next item that is there already, or ``None``.
-        wait: Waits for more; false at the end.
-        made_at: File and line, for the warning about streams that are dropped.
-        thread: Where ``inner`` runs.
+        take: Its method that gives the next item that is there already, or ``None``.
+        thread: Where it runs.
     """
 
     def __init__(
-        self,
-        inner: AsyncEventStream | AsyncTextStream,
-        *,
-        take: Callable[[], T | None],
-        wait: Callable[[], Awaitable[bool]],
-        made_at: str,
-        thread: LoopThread,
+        self, inner: AsyncEventStream | AsyncTextStream, *, take: Callable[[], T | None], thread: LoopThread
     ) -> None:
         self._inner = inner
         self._take = take
-        self._wait = wait
-        self._made_at = made_at
+        self._wait = inner._wait_ready  # pyright: ignore[reportPrivateUsage]
+        self._made_at = inner._made_at  # pyright: ignore[reportPrivateUsage]
         self._thread = thread
         self._lane: Lane | None = None
         self._over = False
@@ -218,13 +210,7 @@ class EventStream(_Stream[StreamEvent]):
     """
 
     def __init__(self, inner: AsyncEventStream, *, thread: LoopThread = SHARED) -> None:
-        super().__init__(
-            inner,
-            take=inner._take_ready,  # pyright: ignore[reportPrivateUsage]
-            wait=inner._wait_ready,  # pyright: ignore[reportPrivateUsage]
-            made_at=inner._made_at,  # pyright: ignore[reportPrivateUsage]
-            thread=thread,
-        )
+        super().__init__(inner, take=inner._take_ready, thread=thread)  # pyright: ignore[reportPrivateUsage]
 
     def next_batch(self) -> list[StreamEvent]:
         """The events that have arrived, at least one; ``[]`` at the end. For consumers that count microseconds.
@@ -245,13 +231,7 @@ class TextStream(_Stream[str]):
     """
 
     def __init__(self, inner: AsyncTextStream, *, thread: LoopThread = SHARED) -> None:
-        super().__init__(
-            inner,
-            take=inner._take_ready,  # pyright: ignore[reportPrivateUsage]
-            wait=inner._wait_ready,  # pyright: ignore[reportPrivateUsage]
-            made_at=inner._made_at,  # pyright: ignore[reportPrivateUsage]
-            thread=thread,
-        )
+        super().__init__(inner, take=inner._take_ready, thread=thread)  # pyright: ignore[reportPrivateUsage]
 
     def next_batch(self) -> list[str]:
         """The pieces of text that have arrived, at least one, the first alone; ``[]`` at the end."""

@@ -26,10 +26,10 @@ from apex_llm.protocol.sigv4 import (
     canonical_request,
     canonical_uri,
     encode_path_segment,
-    presign_query,
     signing_key,
     string_to_sign,
 )
+from apex_llm.protocol.sigv4_presign import presign_query
 from apex_llm.protocol.sigv4_verify import (
     ParsedAuthorization,
     expected_signature,

@@ -6,7 +6,7 @@ versions may be off by one preview, so the limits here err on the side of sendin
 
 from __future__ import annotations
 
-__all__ = ["OpenAIChatProfile", "is_reasoning_model", "profile_for"]
+__all__ = ["DISPENSABLE", "OpenAIChatProfile", "is_reasoning_model", "profile_for"]
 
 import functools
 from typing import Final, Literal
@@ -43,6 +43,31 @@ class OpenAIChatProfile(msgspec.Struct, frozen=True, kw_only=True):
     api_version: str | None = None
     """For hints."""
 
+    def without(self, refused: frozenset[str]) -> OpenAIChatProfile:
+        """The profile, less those of ``DISPENSABLE`` that a deployment was seen to refuse."""
+        profile = self
+        if "max_tokens" in refused:
+            profile = msgspec.structs.replace(profile, token_limit="max_completion_tokens")  # noqa: S106 - these are counted
+        elif "max_completion_tokens" in refused:
+            profile = msgspec.structs.replace(profile, token_limit="max_tokens")  # noqa: S106 - these are counted
+        if "stream_options" in refused:
+            profile = msgspec.structs.replace(profile, stream_options=False)
+        if refused & {"temperature", "top_p"}:
+            profile = msgspec.structs.replace(profile, sampling=False)
+        if "parallel_tool_calls" in refused:
+            profile = msgspec.structs.replace(profile, parallel_tool_calls=False)
+        return profile
+
+
+DISPENSABLE: Final = (
+    "max_tokens",
+    "max_completion_tokens",
+    "stream_options",
+    "temperature",
+    "top_p",
+    "parallel_tool_calls",
+)
+"""Members that a deployment may refuse without the call losing its sense: said otherwise, or left out."""
 
 _DATED: Final = LazyPattern(r"\d{4}-\d{2}-\d{2}")
 _REASONING: Final = LazyPattern(r"(?:o\d|gpt-(?:[5-9]|1\d)(?!\d)|codex|computer-use|chat-latest|gpt-chat-latest)")

@@ -8,10 +8,11 @@ the portal itself is not an endpoint, and says so.
 
 from __future__ import annotations
 
-__all__ = ["AzureSurface", "azure_surface", "chat_target"]
+__all__ = ["AzureSurface", "azure_surface", "chat_target", "configured_surface"]
 
 import functools
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -174,6 +175,35 @@ def _pasted_version(query: str) -> str | None:
     from urllib.parse import parse_qs
 
     return parse_qs(query).get("api-version", [None])[0]
+
+
+def configured_surface(
+    base: str | None, version: str | None, *, environ: Mapping[str, str], allow_insecure: bool
+) -> AzureSurface:
+    """The surface that was given in code, or else in the environment.
+
+    Raises:
+        InvalidEndpointError: It is not an endpoint.
+        ConfigurationError: There is none, or URL and version contradict each other.
+    """
+    url = base or environ.get("AZURE_OPENAI_ENDPOINT")
+    if not url:
+        from apex_llm.credentials.misnamed import ENDPOINTS_OF_AZURE, misnamed
+
+        raise ConfigurationError(
+            "No Azure OpenAI endpoint was given.",
+            phase="prepare",
+            provider="azure_openai",
+            hint=misnamed(ENDPOINTS_OF_AZURE, environ)
+            or "Pass api_base='https://<resource>.openai.azure.com', or set AZURE_OPENAI_ENDPOINT.",
+        )
+    return azure_surface(
+        url,
+        api_version=version,
+        configured_version=environ.get("OPENAI_API_VERSION") or environ.get("AZURE_OPENAI_API_VERSION"),
+        name="api_base" if base else "AZURE_OPENAI_ENDPOINT",
+        allow_insecure=allow_insecure,
+    )
 
 
 @functools.lru_cache(maxsize=512)  # pure: the same few deployments, call after call

@@ -15,7 +15,7 @@ import msgspec
 
 from apex_llm.codecs.azure_failures import azure_failure
 from apex_llm.codecs.chat.openai_chat import OpenAIChatCodec
-from apex_llm.codecs.chat.openai_chat_profile import OpenAIChatProfile, profile_for
+from apex_llm.codecs.chat.openai_chat_profile import DISPENSABLE, profile_for
 from apex_llm.credentials.azure import AzureCredentials, azure_credentials
 from apex_llm.errors import (
     ApexLlmError,
@@ -26,7 +26,7 @@ from apex_llm.errors import (
     UnknownModelError,
 )
 from apex_llm.providers.arguments import check_argument, check_plugin
-from apex_llm.providers.azure_openai.endpoints import AzureSurface, azure_surface, chat_target
+from apex_llm.providers.azure_openai.endpoints import AzureSurface, chat_target, configured_surface
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route
 from apex_llm.providers.endpoints import parse_endpoint
@@ -47,15 +47,6 @@ _logger = logging.getLogger("apex_llm.azure_openai")
 _SSE: Final = "text/event-stream"
 _HEADERS: Final = (("content-type", "application/json"), ("accept", "application/json"))
 _STREAM_HEADERS: Final = (("content-type", "application/json"), ("accept", _SSE))
-_DISPENSABLE: Final = (
-    "max_tokens",
-    "max_completion_tokens",
-    "stream_options",
-    "temperature",
-    "top_p",
-    "parallel_tool_calls",
-)
-"""Members that a deployment may refuse without the call losing its sense: said otherwise, or left out."""
 
 
 class _Ready(msgspec.Struct, frozen=True):
@@ -169,7 +160,8 @@ class AzureOpenAIProvider(BaseLlmProvider):
         self._allow_insecure = allow_insecure
         environ = dict(os.environ)
         if api_base is not None or (api_key_manager is None and environ.get("AZURE_OPENAI_ENDPOINT")):
-            self._surface(api_base, api_version, environ)  # only to refuse early what cannot be used
+            # Only to refuse early what cannot be used.
+            configured_surface(api_base, api_version, environ=environ, allow_insecure=allow_insecure)
         self._backend = Backend(
             http_client=http_client,
             max_connections=max_connections,
@@ -199,26 +191,6 @@ class AzureOpenAIProvider(BaseLlmProvider):
 
     # Set-up ----------------------------------------------------------------------------------
 
-    def _surface(self, base: str | None, version: str | None, environ: Mapping[str, str]) -> AzureSurface:
-        url = base or environ.get("AZURE_OPENAI_ENDPOINT")
-        if not url:
-            from apex_llm.credentials.misnamed import ENDPOINTS_OF_AZURE, misnamed
-
-            raise ConfigurationError(
-                "No Azure OpenAI endpoint was given.",
-                phase="prepare",
-                provider=self.name,
-                hint=misnamed(ENDPOINTS_OF_AZURE, environ)
-                or "Pass api_base='https://<resource>.openai.azure.com', or set AZURE_OPENAI_ENDPOINT.",
-            )
-        return azure_surface(
-            url,
-            api_version=version,
-            configured_version=environ.get("OPENAI_API_VERSION") or environ.get("AZURE_OPENAI_API_VERSION"),
-            name="api_base" if base else "AZURE_OPENAI_ENDPOINT",
-            allow_insecure=self._allow_insecure,
-        )
-
     async def _ready(self) -> _Ready:
         return self._memory.get("ready") or await self._set_up()
 
@@ -238,8 +210,11 @@ class AzureOpenAIProvider(BaseLlmProvider):
             manager_source = credentials_from_manager(self._manager, "azure_openai", plugin=self._plugin)
             permit = model_check(manager_source)
             kept = await manager_source.settings()
-        surface = self._surface(
-            self._api_base or kept.get("api_base"), self._api_version or kept.get("api_version"), environ
+        surface = configured_surface(
+            self._api_base or kept.get("api_base"),
+            self._api_version or kept.get("api_version"),
+            environ=environ,
+            allow_insecure=self._allow_insecure,
         )
         self._suggest_default_model(kept.get("default_deployment"), surface.deployment)
         credentials = azure_credentials(
@@ -280,7 +255,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
         surface = self._memory["ready"].surface
         profile = profile_for(surface.api_version, resolved.family or None)
         refused = self._refused.get(resolved.model)
-        codec = OpenAIChatCodec(_without(profile, refused) if refused else profile)
+        codec = OpenAIChatCodec(profile.without(refused) if refused else profile)
         if request.model != resolved.model:
             request = msgspec.structs.replace(request, model=resolved.model)
         body, warnings = codec.encode(request, stream=stream)
@@ -307,9 +282,9 @@ class AzureOpenAIProvider(BaseLlmProvider):
 
     def _learn(self, resolved: Resolved, error: InvalidRequestError) -> bool:
         """Services say which parameter a deployment refuses; the next request leaves it out."""
-        refused = error.param or next((name for name in _DISPENSABLE if f"'{name}'" in error.message), None)
+        refused = error.param or next((name for name in DISPENSABLE if f"'{name}'" in error.message), None)
         known = self._refused.get(resolved.model, frozenset())
-        if refused not in _DISPENSABLE or refused in known:
+        if refused not in DISPENSABLE or refused in known:
             return False
         _logger.info("deployment %s does not take %s; leaving it out from now on", resolved.model, refused)
         self._refused[resolved.model] = known | {refused}
@@ -372,18 +347,3 @@ class AzureOpenAIProvider(BaseLlmProvider):
             except (PermissionDeniedError, ModelNotFoundError, InvalidRequestError):
                 return None
         return self._models.get(deployment_id)
-
-
-def _without(profile: OpenAIChatProfile, refused: frozenset[str]) -> OpenAIChatProfile:
-    """The profile, less what a deployment was seen to refuse."""
-    if "max_tokens" in refused:
-        profile = msgspec.structs.replace(profile, token_limit="max_completion_tokens")  # noqa: S106 - these are counted
-    elif "max_completion_tokens" in refused:
-        profile = msgspec.structs.replace(profile, token_limit="max_tokens")  # noqa: S106 - these are counted
-    if "stream_options" in refused:
-        profile = msgspec.structs.replace(profile, stream_options=False)
-    if refused & {"temperature", "top_p"}:
-        profile = msgspec.structs.replace(profile, sampling=False)
-    if "parallel_tool_calls" in refused:
-        profile = msgspec.structs.replace(profile, parallel_tool_calls=False)
-    return profile
