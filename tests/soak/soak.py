@@ -27,6 +27,7 @@ import statistics
 import sys
 import threading
 import time
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,14 @@ PROMPTS = (
 )
 
 
+def _doubles() -> array[float]:
+    return array("d")
+
+
+def _integers() -> array[int]:
+    return array("q")
+
+
 @dataclass
 class Report:
     """What was counted."""
@@ -80,15 +89,17 @@ class Report:
     outcomes: Counter[str] = field(default_factory=Counter[str])
     untyped: list[str] = field(default_factory=list[str])
     late: list[str] = field(default_factory=list[str])
-    memory: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
-    """Seconds since the beginning, and MiB resident between two rounds, when nothing runs. While calls run it follows
-    their number a second, which on a shared machine says nothing."""
+    times: array[float] = field(default_factory=_doubles)
+    """Seconds since the beginning of each look at memory. Arrays, so that what is counted does not grow by counting."""
+    sizes: array[float] = field(default_factory=_doubles)
+    """MiB resident between two rounds, when nothing runs. While calls run it follows their number a second, which on a
+    shared machine says nothing."""
     busy_memory: float = 0.0
     """The most while all were busy."""
-    sockets: list[int] = field(default_factory=list[int])
+    sockets: array[int] = field(default_factory=_integers)
     sockets_before: int = 0
     sockets_after: int = 0
-    blocks: list[int] = field(default_factory=list[int])
+    blocks: array[int] = field(default_factory=_integers)
     """What Python has allocated between two rounds: a leak of ours shows here, an allocator's habits do not."""
     stalled: float = 0.0
     """Seconds in which the machine gave this loop no time, all together. No deadline can be kept in them."""
@@ -99,10 +110,16 @@ class Report:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     """For those who count from several threads."""
 
+    def look(self, time: float) -> None:
+        """Count what is kept while nothing runs, ``time`` seconds after the beginning."""
+        self.times.append(time)
+        self.sizes.append(resident_at_rest())
+        self.blocks.append(sys.getallocatedblocks())
+
     @property
     def warm(self) -> list[tuple[float, float]]:
         """Memory after the warm-up."""
-        return [sample for sample in self.memory if sample[0] > WARM_UP * self.seconds]
+        return [sample for sample in zip(self.times, self.sizes, strict=True) if sample[0] > WARM_UP * self.seconds]
 
     @property
     def slope(self) -> float:
@@ -113,8 +130,8 @@ class Report:
     @property
     def curve(self) -> str:
         """About ten sizes from beginning to end: a leak is a line, an allocator levels off."""
-        step = max(1, len(self.memory) // 10)
-        return " ".join(f"{size:.2f}" for _, size in self.memory[::step])
+        step = max(1, len(self.sizes) // 10)
+        return " ".join(f"{size:.2f}" for size in self.sizes[::step])
 
     @property
     def kept(self) -> float:
@@ -128,7 +145,7 @@ class Report:
     @property
     def growth(self) -> float:
         """MiB from the end of the first round to the end of the last."""
-        return self.memory[-1][1] - self.memory[0][1]
+        return self.sizes[-1] - self.sizes[0]
 
     def __str__(self) -> str:
         sizes = [size for _, size in self.warm] or [0.0]
@@ -180,8 +197,7 @@ async def soak(
             await rig.come_to_rest()
             for provider in providers:  # how many connections a round leaves in the pools is chance
                 await provider.aclose()
-            report.memory.append((loop.time() - began, resident_at_rest()))
-            report.blocks.append(sys.getallocatedblocks())
+            report.look(loop.time() - began)
         watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watcher

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 __all__ = ["soak_threads"]
 
-import sys
 import threading
 import time
 from random import Random
 from typing import Any
 
 from emulator_process import open_sockets, wait_until
-from soak import PROMPTS, SLACK_SECONDS, TIMEOUT, TOTAL_SECONDS, Report, resident, resident_at_rest
+from soak import PROMPTS, SLACK_SECONDS, TIMEOUT, TOTAL_SECONDS, Report, resident
 
 from apex_llm import ApexLlmError, Limits
 from apex_llm.sync import AzureOpenAIProvider, BedrockProvider
@@ -49,8 +48,7 @@ def soak_threads(
             report.sockets.append(open_sockets())
         states = limits.snapshot()["models"].values
         assert wait_until(lambda states=states: not any(state["active"] or state["waiting"] for state in states()))
-        report.memory.append((time.monotonic() - began, resident_at_rest()))
-        report.blocks.append(sys.getallocatedblocks())
+        report.look(time.monotonic() - began)
     for provider in providers:
         provider.close()
     report.seconds = time.monotonic() - began
