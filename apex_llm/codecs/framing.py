@@ -17,11 +17,14 @@ import msgspec
 
 from apex_llm.codecs.azure_failures import openai_stream_failure
 from apex_llm.codecs.base import DONE
-from apex_llm.codecs.bedrock_failures import bedrock_stream_failure
+from apex_llm.codecs.bedrock_failures import bedrock_failure, bedrock_stream_failure
+from apex_llm.codecs.failure_details import excerpt, read_error_body
 from apex_llm.codecs.json_text import decode_json
 from apex_llm.errors import ApexLlmError, ProtocolError, ResponseFormatError, StreamTruncatedError
 from apex_llm.protocol.eventstream import FrameDecoder, HeaderValue
 from apex_llm.protocol.sse import SseDecoder
+from apex_llm.types.decoders import decoder_for
+from apex_llm.types.http import Headers
 
 
 class _EventFrames(FrameDecoder[Any]):
@@ -43,6 +46,7 @@ class _EventFrames(FrameDecoder[Any]):
         return headers
 
 
+_LONGEST_ERROR: Final = 64 * 1024
 _SINGLY: Final = 3
 """Frames until the first text, in most streams: the role, the beginning of a block, the text."""
 
@@ -57,10 +61,11 @@ class EventStreamFraming:
             ``bedrock_failure`` would give.
     """
 
-    __slots__ = ("_begun", "_decoder", "_model", "_region")
+    __slots__ = ("_astray", "_begun", "_decoder", "_model", "_region")
 
     def __init__(self, *, model: str | None = None, region: str | None = None) -> None:
         self._begun = False
+        self._astray = b""
         self._decoder = _EventFrames()
         self._model = model
         self._region = region
@@ -69,11 +74,29 @@ class EventStreamFraming:
         """Event type and payload of each frame that is complete."""
         if self._begun:
             return self._frames(data)
+        if self._astray or data[:1] == b"{":
+            # No frame is as long as this would be: an error in bare JSON, which may come in pieces.
+            self._astray += data
+            if len(self._astray) <= _LONGEST_ERROR:
+                return iter(())
+            data = self._astray
         self._begun = True
         return itertools.chain.from_iterable(self._opening(data))
 
     def finish(self) -> Iterator[tuple[str, bytes]]:
-        """Nothing more; raises ``StreamTruncatedError`` for part of a frame left over."""
+        """Nothing more.
+
+        Raises:
+            StreamTruncatedError: Part of a frame was left.
+            ApexLlmError: The body was an error in bare JSON.
+        """
+        if self._astray and not self._begun:
+            if read_error_body(self._astray).recognised:
+                failure = bedrock_failure(200, Headers(), self._astray, model=self._model, region=self._region)
+                failure.phase = "mid-stream"
+                raise failure
+            for _ in itertools.chain.from_iterable(self._opening(self._astray)):
+                pass  # it raises what is wrong with it as a frame
         self._decoder.finish()
         return iter(())
 
@@ -124,7 +147,7 @@ class _Chunk(msgspec.Struct, gc=False):
     body: bytes | None = msgspec.field(default=None, name="bytes")
 
 
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_chunk = decoder_for(_Chunk).decode
 
 
 class ChunkFraming(EventStreamFraming):
@@ -164,12 +187,13 @@ class _WithError(msgspec.Struct):
     type: Any = None
 
 
-_decode_error = msgspec.json.Decoder(_WithError).decode
+_decode_error = decoder_for(_WithError).decode
 _ERROR_MEMBER: Final = b'"error"'
 """Cannot stand inside a JSON string, where its quotes would be escaped: only member names and values match."""
 _USUAL: Final = (b'{"choices"', b'{"id"', b'{"type":"response.')
 """How chunks and events begin that hold no error, or one that the format's decoder finds: the search costs
 as much as everything else here."""
+_SHOWN: Final = 200
 _USUAL_LINES: Final = tuple([b"data: " + beginning for beginning in _USUAL])
 
 
@@ -181,10 +205,11 @@ class SseFraming:
         ApexLlmError: The service sent an error as an event, typed by its code.
     """
 
-    __slots__ = ("_decoder", "_model", "_provider")
+    __slots__ = ("_decoder", "_done", "_model", "_provider")
 
     def __init__(self, *, model: str | None = None, provider: str = "azure_openai") -> None:
         self._decoder = SseDecoder(usual=_USUAL_LINES)
+        self._done = False
         self._model = model
         self._provider = provider
 
@@ -194,9 +219,19 @@ class SseFraming:
         return iter(events) if self._decoder.usual_only else self._checked(events)
 
     def finish(self) -> Iterator[tuple[str, bytes]]:
-        """A ``[DONE]`` that came without its empty line; raises ``StreamTruncatedError`` for half an event."""
+        """A ``[DONE]`` that came without its empty line.
+
+        Raises:
+            StreamTruncatedError: Half an event was left, and the stream was not done.
+            ResponseFormatError: It held a page instead of events.
+            ApexLlmError: It held an error in bare JSON, as gateways send them.
+        """
         last = self._decoder.finish()
         discarded = self._decoder.discarded
+        if self._done:
+            return iter(())
+        if self._decoder.stray:
+            self._check_stray(self._decoder.stray)
         if discarded:
             raise StreamTruncatedError(
                 f"The stream ended inside an event: {discarded} bytes of it had arrived.", retryable=True
@@ -206,18 +241,34 @@ class SseFraming:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was odd about the bytes so far."""
+        warnings: list[str] = []
         if self._decoder.replaced_bad_utf8:
-            return ("The stream held bytes that are not UTF-8; U+FFFD stands in their place.",)
-        return ()
+            warnings.append("The stream held bytes that are not UTF-8; U+FFFD stands in their place.")
+        if self._done and self._decoder.discarded:
+            warnings.append(f"{self._decoder.discarded} bytes after [DONE] are no event and were ignored.")
+        return tuple(warnings)
 
     def _checked(self, events: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
         for name, payload in events:
-            if payload.startswith(b"[DONE]"):
+            if payload.lstrip().startswith(b"[DONE]"):
+                self._done = True
                 yield DONE, b""
             elif name == "error" or (not payload.startswith(_USUAL) and _holds_error(payload)):
                 raise self._failure(payload)
             else:
                 yield name, payload
+
+    def _check_stray(self, stray: bytes) -> None:
+        found = read_error_body(stray)
+        if found.recognised:
+            raise self._failure(stray)
+        if self._decoder.begins_astray:
+            # JSON may hold what a model or a user said.
+            shown = "JSON" if stray.lstrip()[:1] == b"{" else f"text that begins: {excerpt(stray, limit=_SHOWN)!r}"
+            raise ResponseFormatError(
+                f"Expected server-sent events, but the answer is {shown}.",
+                hint="A proxy, gateway or login page may stand between here and the service. Check the endpoint.",
+            )
 
     def _failure(self, payload: bytes) -> ApexLlmError:
         return openai_stream_failure(payload, model=self._model, provider=self._provider)

@@ -11,7 +11,6 @@ from __future__ import annotations
 __all__ = ["decode_json", "encode_json", "join_base64", "raw_text"]
 
 import base64
-import functools
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, TypeVar, cast
@@ -19,6 +18,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from apex_llm.errors import InvalidRequestError, LimitExceededError, ResponseFormatError
+from apex_llm.types.decoders import decoder_for
 
 _T = TypeVar("_T")
 
@@ -36,18 +36,13 @@ def decode_json(body: bytes, type: type[_T], *, what: str) -> _T:  # noqa: A002 
         LimitExceededError: Nested too deep; ``limit`` is ``"depth"``.
     """
     try:
-        return _decoder(type).decode(body)
+        return decoder_for(type).decode(body)
     except RecursionError as error:
         raise _too_deep(what) from error
     except UnicodeDecodeError as error:
         raise ResponseFormatError(f"{what} is not UTF-8 (byte {error.start} of {len(body)}).") from error
     except msgspec.MsgspecError as error:
         return _decode_leniently(body, type, what, error)
-
-
-@functools.lru_cache(maxsize=256)  # a decoder that is made anew for `dict[str, Any]` costs four times the decoding
-def _decoder(type: Any) -> msgspec.json.Decoder[Any]:  # noqa: A002
-    return msgspec.json.Decoder(type)
 
 
 def raw_text(raw: msgspec.Raw, *, what: str) -> str:
@@ -77,7 +72,7 @@ def _decode_leniently(body: bytes, type: type[_T], what: str, refusal: msgspec.M
         import json  # 3 ms that hardly any process needs
 
         text = json.dumps(_sanitised(json.loads(body.decode("utf-8-sig"))))
-        return msgspec.json.decode(text, type=type)
+        return decoder_for(type).decode(text)
     except RecursionError as error:
         raise _too_deep(what) from error
     except UnicodeDecodeError as error:

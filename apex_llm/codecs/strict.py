@@ -20,6 +20,7 @@ import msgspec
 
 from apex_llm.codecs.base import DONE, StreamDecoder
 from apex_llm.errors import ProtocolError
+from apex_llm.types.decoders import decoder_for
 from apex_llm.types.events import StreamEvent
 
 
@@ -52,7 +53,7 @@ class _Payload(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
 
 
-_decode = msgspec.json.Decoder(_Payload).decode
+_decode = decoder_for(_Payload).decode
 
 _STARTS: Final = frozenset({"contentBlockStart", "content_block_start"})
 _DELTAS: Final = frozenset({"contentBlockDelta", "content_block_delta"})

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from apex_llm.errors import ConfigurationError, MissingCredentialsError
+from apex_llm.types.decoders import decoder_for
 from apex_llm.types.secrets import AccessToken, Secret
 
 HeaderKind: TypeAlias = Literal["api-key", "bearer"]
@@ -51,7 +52,7 @@ def jwt_expiry(token: str) -> float | None:
         return None
     try:
         claims = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
-        return seconds_of(msgspec.json.decode(claims, type=_Claims).exp)
+        return seconds_of(decoder_for(_Claims).decode(claims).exp)
     except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError):
         return None
 

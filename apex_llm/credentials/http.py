@@ -22,6 +22,7 @@ from apex_llm.errors import (
     ResponseFormatError,
 )
 from apex_llm.protocol import addresses
+from apex_llm.types.decoders import decoder_for
 from apex_llm.types.http import Headers, HttpRequest, Origin, Send, Timeout
 
 _LIMIT = 64 * 1024
@@ -126,7 +127,7 @@ async def fetch(
 def decode(content: bytes, shape: type[S], *, name: str) -> S:
     """``content`` as JSON of ``shape``; ``ResponseFormatError``, without the content, if it is not."""
     try:
-        return msgspec.json.decode(content, type=shape)
+        return decoder_for(shape).decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # Not chained: messages of the decoder may quote what they could not read.
         raise ResponseFormatError(

@@ -27,6 +27,7 @@ from apex_llm.errors import KeyStoreError, TamperedError
 from apex_llm.keys.document import AuditHead, Document, Value
 from apex_llm.keys.files import Directory, translated
 from apex_llm.keys.os_layer import OsLayer
+from apex_llm.types.decoders import decoder_for
 
 AUDIT_FILE = "audit.jsonl"
 CREATION = "create"
@@ -79,7 +80,7 @@ def tells_of_no_store(content: bytes) -> bool:
     if not end:
         return True
     try:
-        entry = msgspec.json.decode(line, type=AuditEntry)
+        entry = decoder_for(AuditEntry).decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return entry.seq == 1 and entry.operation == CREATION and b"\n" not in more
@@ -262,7 +263,7 @@ class AuditLog:
         """The lines that can be read, oldest first; ``verify`` says whether they are genuine."""
         for line in self._lines():
             try:
-                yield msgspec.json.decode(line, type=AuditEntry)
+                yield decoder_for(AuditEntry).decode(line)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 continue
 
@@ -330,10 +331,10 @@ def _read_line(line: bytes, key: bytes) -> _Last | None:
     if match is None or not hmac.compare_digest(_mac(key, match[1] + b"}").encode(), match[2]):
         return None
     try:
-        return _Last(msgspec.json.decode(line, type=AuditEntry).seq, match[2].decode())
+        return _Last(decoder_for(AuditEntry).decode(line).seq, match[2].decode())
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
 def _previous_of(line: bytes) -> str:
-    return msgspec.json.decode(line, type=AuditEntry).prev
+    return decoder_for(AuditEntry).decode(line).prev

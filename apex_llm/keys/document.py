@@ -37,6 +37,7 @@ from typing import Any, Literal, TypeAlias, cast
 import msgspec
 
 from apex_llm.errors import ConfigurationError, KeyStoreError, UnsupportedFormatError
+from apex_llm.types.decoders import decoder_for
 from apex_llm.types.secrets import Secret
 
 Kind: TypeAlias = Literal["api_key", "oauth_token"]
@@ -139,7 +140,7 @@ class _Format(msgspec.Struct):
     format: int
 
 
-_DECODER = msgspec.json.Decoder(Document)
+_DECODER = decoder_for(Document)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -171,7 +172,7 @@ def read_document(plaintext: bytes, *, what: str) -> Document:
         pass
     found: int | None = None
     with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        found = msgspec.json.decode(plaintext, type=_Format).format
+        found = decoder_for(_Format).decode(plaintext).format
     if found in (None, FORMAT):
         # Not chained: msgspec's message may quote what it read.
         raise UnsupportedFormatError(

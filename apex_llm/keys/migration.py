@@ -15,6 +15,7 @@ import msgspec
 
 from apex_llm.errors import KeyStoreError, TamperedError, UnsupportedFormatError, WrongPassphraseError
 from apex_llm.keys.files import translated
+from apex_llm.types.decoders import decoder_for
 
 DEFAULT_LEGACY_FILE = "~/.apex_agent_api_keys.enc"
 _MAX_BYTES = 16 << 20
@@ -74,7 +75,7 @@ def read_legacy(path: Path, master_key: str) -> LegacyCredentials:
             hint="Check the key first. If the file is torn, look for a copy of it in a backup.",
         ) from None
     try:
-        return msgspec.json.decode(plaintext, type=LegacyCredentials)
+        return decoder_for(LegacyCredentials).decode(plaintext)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise UnsupportedFormatError(
             f"{path} was decrypted, but does not hold api_keys and oauth_tokens. It was left as it is."

@@ -16,6 +16,7 @@ from apex_llm.keys.document import Document, Grant, Kind, Value
 from apex_llm.keys.files import translated
 from apex_llm.keys.os_layer import OsLayer
 from apex_llm.keys.passphrase import decrypt_with_passphrase, encrypt_with_passphrase
+from apex_llm.types.decoders import decoder_for
 
 _FORMAT = "apex-llm-export-1"
 
@@ -109,7 +110,7 @@ def read_bundle(path: Path, *, passphrase: str | None, identity: str | None) -> 
     else:
         plaintext = decrypt(content, [identity or ""], what=str(path))
     try:
-        bundle = msgspec.json.decode(plaintext, type=Bundle)
+        bundle = decoder_for(Bundle).decode(plaintext)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise UnsupportedFormatError(f"{path} was decrypted, but is not an export of a key store.") from None
     if bundle.export != _FORMAT:

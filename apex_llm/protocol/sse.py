@@ -22,6 +22,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _COLON = 0x3A
 _LINE_FEED = 0x0A
 _MAX_RETRY_DIGITS = 18
+_STRAY = frozenset({b"{", b"<"})
+_LONGEST_STRAY = 1 << 20
 
 
 class ServerSentEvent(NamedTuple):
@@ -52,10 +54,12 @@ class SseDecoder:
         "_single_lines",
         "_started",
         "_usual",
+        "begins_astray",
         "discarded",
         "last_event_id",
         "replaced_bad_utf8",
         "retry",
+        "stray",
         "usual_only",
     )
 
@@ -64,6 +68,10 @@ class SseDecoder:
     last_event_id: str
     retry: int | None
     """Milliseconds that the server asked to wait before reconnecting."""
+    stray: bytes
+    """JSON or markup that stood, bare, where an event should: the first of it, at most 1 MiB."""
+    begins_astray: bool
+    """Whether the stream began with such."""
     usual_only: bool
     """Whether all events of the last ``feed_raw`` began as ``usual`` says."""
     replaced_bad_utf8: bool
@@ -75,6 +83,8 @@ class SseDecoder:
         self.discarded = 0
         self.last_event_id = ""
         self.retry = None
+        self.stray = b""
+        self.begins_astray = False
         self.replaced_bad_utf8 = False
         self._max_event_bytes = max_event_bytes
         # Bytes since the last blank line, every line end of them turned into LF.
@@ -210,7 +220,11 @@ class SseDecoder:
                     self.last_event_id = self._text(value)
             elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
                 self.retry = int(value)
-        return (event or "message", self._valid(b"\n".join(data))) if data else None
+        if data:
+            return event or "message", self._valid(b"\n".join(data))
+        if not self.stray and block.lstrip()[:1] in _STRAY:
+            self.stray = block[:_LONGEST_STRAY]
+        return None
 
     def _valid(self, data: bytes) -> bytes:
         """``data`` with U+FFFD for what is not UTF-8. Lines end in ASCII, so each can be looked at alone."""
@@ -234,7 +248,9 @@ class SseDecoder:
             self._held += data
             return b""
         self._started = True
-        return data.removeprefix(_BYTE_ORDER_MARK)
+        data = data.removeprefix(_BYTE_ORDER_MARK)
+        self.begins_astray = data.lstrip()[:1] in _STRAY
+        return data
 
     def _over_limit(self, blocks: list[bytes]) -> LimitExceededError | None:
         """The error if an event is too long; ``blocks`` keeps those before it."""

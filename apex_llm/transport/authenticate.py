@@ -139,7 +139,7 @@ class _Authentication(Generic[C]):
         added = self._headers(request, headers, credentials)
         numbers = () if self._attempt_headers is None else self._attempt_headers(request)
         response = await send(msgspec.structs.replace(request, headers=(*headers, *added, *numbers)))
-        if response.status in _REFUSED and not any(refused is credentials for refused in self._refused):
+        if response.status in _REFUSED and not any(refused is credentials for refused in tuple(self._refused)):
             self._refused.append(credentials)
         return response
 
@@ -167,7 +167,7 @@ class _Authentication(Generic[C]):
         return not self._was_refused(current)
 
     def _was_refused(self, credentials: C) -> bool:
-        return any(self._same(credentials, refused) for refused in self._refused)
+        return any(self._same(credentials, refused) for refused in tuple(self._refused))
 
     async def _fetch(self, request: HttpRequest) -> C:
         scope = asyncio.timeout_at(request.deadline)

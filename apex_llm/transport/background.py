@@ -41,8 +41,9 @@ class SingleFlight(Generic[T]):
         place = (loop, key)
         flight = self._flights.get(place)
         if flight is None:
-            for other in [other for other in self._flights if other[0].is_closed()]:
-                del self._flights[other]
+            for other in list(self._flights):  # other threads may be adding theirs
+                if other[0].is_closed():
+                    self._flights.pop(other, None)
             flight = loop.create_future()
             thread = threading.Thread(target=_work, args=(loop, flight, work), name=self._name, daemon=True)
             try:
@@ -60,7 +61,7 @@ class SingleFlight(Generic[T]):
 
     def _land(self, place: tuple[asyncio.AbstractEventLoop, Hashable], flight: asyncio.Future[T]) -> None:
         if self._flights.get(place) is flight:
-            del self._flights[place]
+            self._flights.pop(place, None)
         if not flight.cancelled():
             flight.exception()  # marks it as seen, in case everybody who waited has gone
 

@@ -66,12 +66,16 @@ class Http11Sender:
     @property
     def open_connections(self) -> int:
         """Connections that are open, busy or idle."""
-        return sum(pool.open_connections for pools in self._loops.values() for pool in pools.origins.values())
+        return sum(
+            pool.open_connections for pools in list(self._loops.values()) for pool in list(pools.origins.values())
+        )
 
     @property
     def idle_connections(self) -> int:
         """Connections that wait for a request."""
-        return sum(pool.idle_connections for pools in self._loops.values() for pool in pools.origins.values())
+        return sum(
+            pool.idle_connections for pools in list(self._loops.values()) for pool in list(pools.origins.values())
+        )
 
     async def __call__(self, request: HttpRequest) -> HttpResponse:
         """Send ``request``; return when the head is there, and the body too unless it is streamed.
@@ -139,8 +143,8 @@ class Http11Sender:
 
     def close(self) -> None:
         """Close all connections of all loops, from anywhere; running exchanges fail."""
-        for pools in self._loops.values():
-            for pool in pools.origins.values():
+        for pools in list(self._loops.values()):
+            for pool in list(pools.origins.values()):
                 pool.close_from_anywhere()
         self._bury_dead_loops()
 
@@ -172,8 +176,10 @@ class Http11Sender:
         return pool
 
     def _bury_dead_loops(self) -> None:
-        for loop in [loop for loop in self._loops if loop.is_closed()]:
-            self._loops.pop(loop).close()
+        # Other threads may be doing the same, and beginning with loops of their own.
+        for loop in list(self._loops):
+            if loop.is_closed() and (pools := self._loops.pop(loop, None)) is not None:
+                pools.close()
 
     async def _context(self) -> ssl.SSLContext:
         return self._ssl_context or await self._load_context()

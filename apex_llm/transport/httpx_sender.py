@@ -105,7 +105,7 @@ class HttpxSender:
     async def aclose(self) -> None:
         """Wait for responses that are being closed; close the client if it is ours."""
         loop = asyncio.get_running_loop()
-        mine = [closing for closing in self._closings if closing.get_loop() is loop]
+        mine = [closing for closing in list(self._closings) if closing.get_loop() is loop]
         if mine:
             await asyncio.wait(mine)
         guard = self._guards.pop(loop, None)
@@ -123,8 +123,10 @@ class HttpxSender:
         client = self._clients.get(loop)
         if client is None:
             assert self._client_factory is not None
-            for dead in [dead for dead in self._clients if dead.is_closed()]:
-                del self._clients[dead], self._guards[dead]
+            for other in list(self._clients):  # other threads may be beginning with loops of their own
+                if other.is_closed():
+                    self._clients.pop(other, None)
+                    self._guards.pop(other, None)
             made = await self._client_factory()
             client = self._clients.get(loop)
             if client is not None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import re
+import subprocess
+import sys
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import apex_llm
 from apex_llm.codecs.json_text import decode_json, encode_json
 from apex_llm.errors import InvalidRequestError, LimitExceededError, ResponseFormatError
 
@@ -72,3 +77,42 @@ def test_what_cannot_be_written_is_refused() -> None:
     for value in ("\ud800", object(), {(1, 2): 3}, loop):
         with pytest.raises(InvalidRequestError, match=r"^The request "):
             encode_json(value, what="The request")
+
+
+_FIRST_ANSWERS = """
+import sys, threading
+from apex_llm.codecs.chat.bedrock_converse import BedrockConverseCodec
+
+sys.setswitchinterval(0.0005)
+body = b'{"output":{"message":{"role":"assistant","content":[{"text":"x"}]}},"stopReason":"end_turn"}'
+begin, texts = threading.Barrier(8), []
+
+def read():
+    begin.wait()
+    texts.append(BedrockConverseCodec().decode(body).text)
+
+threads = [threading.Thread(target=read) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert texts == ["x"] * 8, texts
+"""
+
+
+@pytest.mark.parametrize("run", range(6))
+def test_threads_may_read_the_first_answers_of_a_process_together(run: int) -> None:
+    """msgspec studies a type at its first use, and another thread that decodes meanwhile ended the process."""
+    subprocess.run([sys.executable, "-c", _FIRST_ANSWERS], check=True, timeout=60)
+
+
+def test_every_typed_decoder_is_made_where_only_one_is_made_at_a_time() -> None:
+    package = Path(apex_llm.__file__).parent
+    typed = re.compile(r"json\.Decoder\(|json\.decode\([^)]*type=(?!msgspec\.Raw)")
+    made = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "emulator" not in path.parts and typed.search(path.read_text(encoding="utf-8"))
+    }
+
+    assert made == {"types/decoders.py"}

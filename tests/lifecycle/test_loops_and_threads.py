@@ -126,6 +126,28 @@ def test_eight_threads_through_the_blocking_twin_get_their_own_answers(cloud: di
     assert wait_until(lambda: open_sockets() <= before + 2)
 
 
+def test_threads_that_come_and_go_with_loops_of_their_own_may_share_a_provider(cloud: dict[str, str]) -> None:
+    """Each new loop clears away after those that have ended, while other threads are doing the same."""
+    provider = BedrockProvider(default_model="claude")
+    until = time.monotonic() + 1.0
+
+    def work(number: int) -> int:
+        runs = 0
+        while time.monotonic() < until:
+            assert asyncio.run(provider.generate_text(f"thread {number}")) == f"You said: thread {number}"
+            runs += 1
+        return runs
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(12) as threads:
+            assert min(threads.map(work, range(12))) > 0
+    finally:
+        sys.setswitchinterval(interval)
+    asyncio.run(provider.aclose())
+
+
 @pytest.mark.parametrize("sender", ["http11", "httpx"])
 async def test_a_stream_that_is_kept_but_not_read_closes_at_its_deadline(sender: str, cloud: dict[str, str]) -> None:
     """Nobody awaits anything of it; still its connection must not stay open for as long as the object lives."""

@@ -37,6 +37,7 @@ from apex_llm.codecs.chat.openai_chat_wire import (
 from apex_llm.codecs.failure_details import as_mapping
 from apex_llm.codecs.json_text import decode_json
 from apex_llm.errors import ResponseFormatError, StreamTruncatedError
+from apex_llm.types.decoders import decoder_for
 from apex_llm.types.events import (
     CitationAdded,
     ReasoningDelta,
@@ -54,8 +55,8 @@ from apex_llm.types.events import (
 if TYPE_CHECKING:
     from apex_llm.codecs.chat.openai_chat_gathered import Gathered
 
-_decode_chunk = msgspec.json.Decoder(Chunk).decode
-_decode_particulars = msgspec.json.Decoder(Particulars).decode
+_decode_chunk = decoder_for(Chunk).decode
+_decode_particulars = decoder_for(Particulars).decode
 _NO_EVENTS: Final[Sequence[StreamEvent]] = ()
 _LEGACY_KEY: Final = -1
 _WHAT: Final = "A chunk of the stream"

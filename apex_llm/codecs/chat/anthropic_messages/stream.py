@@ -12,8 +12,6 @@ __all__ = ["AnthropicStreamDecoder"]
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import msgspec
-
 from apex_llm.codecs.chat._common import ToolCallBuilder
 from apex_llm.codecs.chat.anthropic_messages.decode import (
     is_server_call,
@@ -46,6 +44,7 @@ from apex_llm.errors import (
     ResponseFormatError,
     StreamTruncatedError,
 )
+from apex_llm.types.decoders import decoder_for
 from apex_llm.types.events import (
     CitationAdded,
     GuardrailTraced,
@@ -61,8 +60,8 @@ from apex_llm.types.events import (
     UnknownEvent,
 )
 
-_decode_simple_delta = msgspec.json.Decoder(SimpleDelta).decode
-_decode_event = msgspec.json.Decoder(Event).decode
+_decode_simple_delta = decoder_for(SimpleDelta).decode
+_decode_event = decoder_for(Event).decode
 
 _NOTHING: tuple[StreamEvent, ...] = ()
 

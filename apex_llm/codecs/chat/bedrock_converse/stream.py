@@ -12,8 +12,6 @@ __all__ = ["ConverseStreamDecoder"]
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import msgspec
-
 from apex_llm.codecs.chat._common import ToolCallBuilder
 from apex_llm.codecs.chat.bedrock_converse.decode import invoked_model, read_media, tool_arguments
 from apex_llm.codecs.chat.bedrock_converse.wire import (
@@ -32,6 +30,7 @@ from apex_llm.codecs.chat.bedrock_converse.wire import (
 )
 from apex_llm.codecs.json_text import decode_json
 from apex_llm.errors import ResponseFormatError, StreamTruncatedError
+from apex_llm.types.decoders import decoder_for
 from apex_llm.types.events import (
     CitationAdded,
     GuardrailTraced,
@@ -50,7 +49,7 @@ from apex_llm.types.events import (
 from apex_llm.types.messages import ImagePart
 from apex_llm.types.responses import Usage
 
-_decode_delta = msgspec.json.Decoder(BlockDelta).decode
+_decode_delta = decoder_for(BlockDelta).decode
 
 _NOTHING: tuple[StreamEvent, ...] = ()
 _READ = frozenset({"stopReason", "usage", "p"})
