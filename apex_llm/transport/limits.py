@@ -97,7 +97,7 @@ class Limits:
             retry_quota = _USUAL_QUOTA
         elif retry_quota is False:
             retry_quota = None
-        elif retry_quota is not None and retry_quota < 0:
+        elif retry_quota is not None and not retry_quota >= 0:
             raise ValueError(f"retry_quota must be None or at least 0, not {retry_quota}.")
         if adaptive_concurrency is True:
             adaptive_concurrency = _FIRST_CONCURRENCY

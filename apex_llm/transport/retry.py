@@ -13,6 +13,7 @@ __all__ = ["RetryPolicy", "RetryStrategy", "run_attempts"]
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from math import inf
 from random import random as _random
 from typing import Protocol, TypeVar
 
@@ -32,11 +33,11 @@ class RetryStrategy(Protocol):
 
     @property
     def max_attempts(self) -> int:
-        """Attempts in all, the first included; told to the service, and shown in logs."""
+        """Attempts in all, the first included: told to the service, shown in logs, and kept whatever is decided."""
         ...
 
     def next_delay(self, error: ApexLlmError, *, attempt: int, elapsed: float) -> float | None:
-        """How long to wait before the next attempt, or ``None`` to give up."""
+        """How long to wait before the next attempt, or ``None`` to give up; so does what is not finite."""
         ...
 
 
@@ -61,6 +62,10 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(
                 f"max_attempts counts the first attempt too, so it is at least 1, not {self.max_attempts}."
             )
+        for name in ("base_delay_transient", "base_delay_throttle", "max_delay", "max_retry_after"):
+            seconds: float = getattr(self, name)
+            if not seconds >= 0:
+                raise ValueError(f"{name} must be at least 0 seconds, not {seconds}.")
 
     def next_delay(self, error: ApexLlmError, *, attempt: int, elapsed: float) -> float | None:
         """How long to wait before the next attempt, or ``None`` to give up.
@@ -149,8 +154,9 @@ async def run_attempts(
                 recover = delay = None
                 continue
             now = clock()
-            delay = None if policy is None else policy.next_delay(error, attempt=number, elapsed=now - started)
-            if policy is None or delay is None or (deadline is not None and now + delay >= deadline):
+            remaining = inf if deadline is None else deadline - now
+            delay = _delay_after(error, policy=policy, attempt=number, elapsed=now - started, remaining=remaining)
+            if policy is None or delay is None:
                 raise
             if quota is not None:
                 cost = quota.take_retry(key, throttled=isinstance(error, RateLimitError))
@@ -170,6 +176,16 @@ async def run_attempts(
             if quota is not None:
                 quota.give_back(key, paid or 1)
             return result
+
+
+def _delay_after(
+    error: ApexLlmError, *, policy: RetryStrategy | None, attempt: int, elapsed: float, remaining: float
+) -> float | None:
+    if policy is None or attempt >= policy.max_attempts:
+        return None
+    delay = policy.next_delay(error, attempt=attempt, elapsed=elapsed)
+    # A policy may be anybody's: what is not a number, or infinite, is never below what remains.
+    return delay if delay is not None and delay < remaining else None
 
 
 async def _recovered(

@@ -431,6 +431,47 @@ def test_a_policy_of_ones_own_needs_no_base_class():
     assert asked == [(1, 0.0), (2, 10.0), (3, 20.0)]
 
 
+@pytest.mark.parametrize("delay", [float("nan"), float("inf")])
+@pytest.mark.parametrize("deadline", [None, 600.0])
+def test_a_policy_that_names_no_finite_wait_gives_up(delay, deadline):
+    """Not a number, slept on, never ends, and leaves the loop's other timers out of order."""
+
+    class Confused:
+        max_attempts = 3
+
+        def next_delay(self, error, *, attempt, elapsed):
+            return delay
+
+    attempt = always(OverloadedError)
+
+    with pytest.raises(OverloadedError):
+        run_virtually(run_attempts(attempt, policy=Confused(), deadline=deadline))
+
+    assert attempt.sends == 1
+
+
+def test_a_policy_of_ones_own_is_held_to_its_number_of_attempts():
+    class Stubborn:
+        max_attempts = 4
+
+        def next_delay(self, error, *, attempt, elapsed):
+            return 0.0
+
+    attempt = always(OverloadedError)
+
+    with pytest.raises(OverloadedError) as caught:
+        run_virtually(run_attempts(attempt, policy=Stubborn()))
+
+    assert (attempt.sends, caught.value.attempts) == (4, 4)
+
+
 def test_a_policy_without_attempts_is_refused():
     with pytest.raises(ValueError, match="at least 1, not 0"):
         RetryPolicy(max_attempts=0)
+
+
+@pytest.mark.parametrize("name", ["base_delay_transient", "base_delay_throttle", "max_delay", "max_retry_after"])
+@pytest.mark.parametrize("seconds", [-1.0, float("nan")])
+def test_a_policy_with_impossible_waits_is_refused(name, seconds):
+    with pytest.raises(ValueError, match=f"{name} must be at least 0 seconds"):
+        RetryPolicy(**{name: seconds})
