@@ -14,6 +14,7 @@ import re
 from typing import Any, Final
 
 from apex_llm.codecs.failure_details import (
+    PROXY_HINTS,
     ErrorBody,
     as_mapping,
     error_for_status,
@@ -300,6 +301,8 @@ def _hint(
 ) -> str:
     code = (found.code or "").lower()
     called = f" This call went to {url}." if url else ""
+    if status is not None and (hint := PROXY_HINTS.get(status)):
+        return hint
     if kind is AuthenticationError:
         return (
             "Key and endpoint must belong to the same resource, and an Entra token must be fresh and made for "

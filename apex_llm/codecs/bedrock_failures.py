@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from apex_llm.codecs.failure_details import (
+    PROXY_HINTS,
     ErrorBody,
     error_for_status,
     read_error_body,
@@ -285,6 +286,8 @@ _AUTHENTICATION_HINTS: Final[dict[str, str]] = {
 def _hint(
     kind: type[ApexLlmError], key: str, message: str, *, status: int | None, model: str | None, region: str | None
 ) -> str:
+    if status is not None and (hint := PROXY_HINTS.get(status)):
+        return hint
     if kind is AuthenticationError:
         if _BAD_KEY.search(message):
             return _KEY_HINT

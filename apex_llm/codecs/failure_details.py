@@ -8,6 +8,7 @@ total: whatever the bytes are, a sentence comes out.
 from __future__ import annotations
 
 __all__ = [
+    "PROXY_HINTS",
     "ErrorBody",
     "as_mapping",
     "error_for_status",
@@ -24,7 +25,7 @@ __all__ = [
 import contextlib
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -172,6 +173,12 @@ def _word(value: Any) -> str | None:
         return str(value)
     return None
 
+
+PROXY_HINTS: Final[Mapping[int, str]] = {
+    407: "A proxy in between wants credentials: put them into the proxy's URL (HTTPS_PROXY), or go without it.",
+    511: "The network in between wants a login: open a web page from this machine to get to it.",
+}
+"""What to do about the statuses that come from whatever stands before the service."""
 
 _NOT_RETRYABLE_SERVER_ERRORS = frozenset({501, 505, 506, 507, 508, 510, 511})
 

@@ -12,6 +12,7 @@ __all__ = [
     "azure_failure",
     "bedrock_failure",
     "bedrock_stream_failure",
+    "failure_in_body",
     "openai_stream_failure",
     "unexpected_content",
 ]
@@ -24,6 +25,25 @@ from apex_llm.types.http import Headers
 
 _SHOWN = 200
 _LOOKED_AT = 4096
+
+
+def failure_in_body(
+    headers: Headers, body: bytes, *, provider: str, model: str | None = None, status: int = 200
+) -> ApexLlmError | None:
+    """The provider's own error, where the body of an answer with status 200 is one in JSON.
+
+    Args:
+        headers: Of the answer.
+        body: All of it, or its beginning.
+        provider: ``"bedrock"`` or ``"azure_openai"``: whose error dialect the body may be in.
+        model: The model or deployment as it was sent.
+        status: Of the answer.
+    """
+    found = read_error_body(body)
+    if not (found.recognised and (found.message or "x-amzn-errortype" in headers)):
+        return None
+    failure = bedrock_failure if provider == "bedrock" else azure_failure
+    return failure(status, headers, body, model=model)
 
 
 def unexpected_content(
@@ -43,10 +63,10 @@ def unexpected_content(
         The provider's own error where the body is one in JSON, else a ``ResponseFormatError``
         that names the content type and shows the first 200 characters without secrets.
     """
+    failure = failure_in_body(headers, body, provider=provider, model=model, status=status)
+    if failure is not None:
+        return failure
     found = read_error_body(body)
-    if found.recognised and (found.message or "x-amzn-errortype" in headers):
-        failure = bedrock_failure if provider == "bedrock" else azure_failure
-        return failure(status, headers, body, model=model)
     content_type = headers.get("content-type") or "no content type"
     if found.members:  # JSON may hold what a model or a user said: its outline is enough
         shown = shorten(f"is JSON with the members {', '.join(found.members)}", limit=_SHOWN)

@@ -18,7 +18,7 @@ from typing import ClassVar, Protocol, TypeAlias, TypeVar
 import msgspec
 
 from apex_llm.codecs.base import ChatCodec
-from apex_llm.errors import ApexLlmError, ConfigurationError, InvalidRequestError
+from apex_llm.errors import ApexLlmError, ConfigurationError, InvalidRequestError, ResponseFormatError
 from apex_llm.providers.endpoints import Endpoint
 from apex_llm.streaming import Exchange, open_exchange, place_in_body, request_id_in, request_id_of
 from apex_llm.transport.authenticate import new_invocation_id
@@ -161,11 +161,16 @@ class CallAlgorithm(ABC):
 
         async def attempt(outgoing: HttpRequest) -> ChatResponse:
             response = await plane.send(outgoing)
+            body = b""
             try:
-                answer = route.codec.decode(await _read_body(response))
+                body = await _read_body(response)
+                answer = route.codec.decode(body)
             except ApexLlmError as error:
-                place_in_body(error, response)
-                raise
+                told = self._told_instead(error, response, body)
+                place_in_body(told or error, response)
+                if told is None:
+                    raise
+                raise told from error
             self._learn_from_answer(resolved, answer)
             return msgspec.structs.replace(
                 answer,
@@ -176,6 +181,17 @@ class CallAlgorithm(ABC):
             )
 
         return attempt
+
+    def _told_instead(self, error: ApexLlmError, response: HttpResponse, body: bytes) -> ApexLlmError | None:
+        """What a body that is no answer says, if it is the service's or a gateway's word why there is none."""
+        if not isinstance(error, ResponseFormatError):
+            return None
+        from apex_llm.codecs.failures import failure_in_body
+
+        told = failure_in_body(response.headers, body, provider=self.name, status=response.status)
+        if told is not None:
+            told.phase = None  # not the head, as of a refusal
+        return told
 
     def _streaming(self, plane: Plane, route: Route) -> Attempt[Exchange]:
         """An attempt at a stream: sent, and its first event understood."""

@@ -122,11 +122,16 @@ class ClassifyLayer:
 
 @functools.lru_cache(maxsize=64)  # pure, and a service has few types
 def _media_type(text: str) -> str:
-    return text.partition(";")[0].strip().lower()
+    # Some gateways add the header a second time, and repeated ones are joined by commas.
+    return text.partition(";")[0].partition(",")[0].strip().lower()
 
 
 async def _error_body(response: HttpResponse, *, seconds: float) -> bytes:
-    """At most 1 MiB of the body, or as much of it as came; the response is closed."""
+    """At most 1 MiB of the body, or as much of it as came; nothing of one that is packed. The response is closed."""
+    if (response.headers.get("content-encoding") or "identity").strip().lower() != "identity":
+        # Nobody asked for it, and nobody unpacks it: what unfolds may have any size.
+        response.close()
+        return b""
     pieces: list[bytes] = []
     room = _BODY_LIMIT
     response.read_deadline = asyncio.get_running_loop().time() + seconds

@@ -247,7 +247,7 @@ class ResponseParser:
         if status < 200:
             self._begin_interim(status)
             return
-        failure = self._too_many_headers() or self._check_framing()
+        failure = self._too_many_headers() or self._check_framing(status)
         if failure is not None:
             self._fail(failure)
             raise _Stop
@@ -281,7 +281,7 @@ class ResponseParser:
             )
             raise _Stop
 
-    def _check_framing(self) -> ApexLlmError | None:
+    def _check_framing(self, status: int) -> ApexLlmError | None:
         codings = ""
         headers = self.headers
         by_name = dict(headers)
@@ -297,7 +297,8 @@ class ResponseParser:
                 self._body_length = int(value)
             elif name == "transfer-encoding":
                 codings = f"{codings},{value}" if codings else value
-            elif not self._asked_for(value):
+            elif 200 <= status < 300 and not self._asked_for(value):
+                # Of a refusal the status says enough; its body is left alone.
                 return ProtocolError(f"{self._peer} sent the content coding {value[:40]!r}, unasked.")
         if codings:
             self._chunked = True

@@ -165,6 +165,8 @@ class HttpxResponse:
             return ProtocolError(f"{self._host} sent both a length and a transfer coding.", phase="head")
         if codings is not None and codings.strip().lower() != "chunked":
             return ProtocolError(f"{self._host} sent the transfer coding {codings[:40]!r}.", phase="head")
+        if not 200 <= self.status < 300:
+            return None  # a refusal says enough by its status; its body is left alone, coded or not
         asked = {"", "identity"}
         for name, value in request.headers:
             if name.lower() == "accept-encoding":

@@ -58,7 +58,7 @@ def connection_failed(error: BaseException | None, *, host: str, phase: str) -> 
             )
         case ssl.SSLCertVerificationError():
             return ConnectionFailedError(
-                f"The certificate of {host} was refused: {cause.verify_message or cause.reason}.",
+                f"The certificate of {host} was refused: {(cause.verify_message or cause.reason).rstrip('.')}.",
                 kind="certificate",
                 retryable=False,
                 phase=phase,

@@ -86,6 +86,9 @@ def test_every_vector_ends_in_events_or_in_one_typed_error(vector: dict[str, Any
             assert (error.code, error.retryable, error.provider) == (code, retryable, "bedrock")
             assert str(error)
             assert events == []
+        elif vector["name"] == "json-error-body-instead-of-frames":
+            assert error is not None
+            assert error.message == "The provided model identifier is invalid."
         elif not vector["valid"]:
             assert isinstance(error, EventStreamError | LimitExceededError | StreamTruncatedError)
         elif framing is EventStreamFraming:
