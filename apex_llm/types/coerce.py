@@ -352,12 +352,6 @@ def as_timeout(timeout: float | Timeout | NotGiven | None, default: Timeout) -> 
     if timeout is None:
         return Timeout(connect=None, first_byte=None, idle=None, total=None)
     if isinstance(timeout, Timeout):
-        for name in ("connect", "first_byte", "idle", "total"):
-            seconds: float | None = getattr(timeout, name)
-            if seconds is not None and not seconds > 0:
-                raise _bad(
-                    f"Timeout({name}={seconds!r}) is not a positive number of seconds", "Use a number above 0, or None."
-                )
         return timeout
     if not isinstance(cast("object", timeout), int | float) or not timeout > 0:
         raise _bad(f"timeout={timeout!r} is not a positive number of seconds", "Use a number above 0, or None.")
