@@ -250,10 +250,12 @@ class SseFraming:
 
     def _checked(self, events: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
         for name, payload in events:
-            if payload.lstrip().startswith(b"[DONE]"):
+            if payload.startswith(_USUAL) and name != "error":
+                yield name, payload
+            elif payload.lstrip().startswith(b"[DONE]"):
                 self._done = True
                 yield DONE, b""
-            elif name == "error" or (not payload.startswith(_USUAL) and _holds_error(payload)):
+            elif name == "error" or _holds_error(payload):
                 raise self._failure(payload)
             else:
                 yield name, payload

@@ -123,7 +123,7 @@ def test_no_module_keeps_a_client_a_loop_or_a_lock_at_module_level() -> None:
     kept = [
         f"{module.where(node)} keeps {ast.unparse(node.value)}"
         for module in modules()
-        if module.room != "sync" and module.relative != "apex_llm/types/decoders.py"
+        if module.room != "sync" and module.relative != "types/decoders.py"
         for node in module.tree.body
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Call)
         if makers.search(ast.unparse(node.value.func))
