@@ -12,7 +12,7 @@ import pytest
 from cancelling import Rig, at_await, random_cancellations
 from emulator_process import open_sockets
 
-from apex_llm import ApexLlmError, BedrockProvider, RetryPolicy, Timeout
+from apex_llm import ApexLlmError, BedrockProvider, RetryPolicy, StreamInterruptedError, TextStream, Timeout
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sockets are counted by /proc or /dev/fd")
 
@@ -47,6 +47,38 @@ async def test_cancelled_at_any_await_it_leaves_nothing_open(
         assert 2 < number < 200
 
     assert open_sockets() == before
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_closed_by_another_task_at_any_step_it_leaves_nothing_open(provider: str, cloud: dict[str, str]) -> None:
+    """A stop button: the task that reads is told, goes on, and is not itself cancelled."""
+
+    async def read(stream: TextStream) -> str:
+        pieces: list[str] = []
+        try:
+            async for text in stream:
+                pieces.append(text)
+        except StreamInterruptedError as error:
+            return "told" if error.partial and error.partial.text == "".join(pieces) else f"told wrong: {error.partial}"
+        return "ended"
+
+    before = open_sockets()
+    async with Rig(cloud) as rig:
+        ends: set[str] = set()
+        for steps in range(40):
+            stream = rig.providers[provider].generate_text_stream("text 5 0.001")
+            reader = asyncio.ensure_future(read(stream))
+            for _ in range(steps):
+                await asyncio.sleep(0.0002 if steps % 2 else 0)
+            await stream.aclose()
+            async with asyncio.timeout(LIMIT):
+                ends.add(await reader)
+            assert reader.cancelling() == 0
+            await rig.come_to_rest()
+
+    assert open_sockets() == before
+    assert "told" in ends
+    assert ends <= {"told", "ended"}
 
 
 async def test_five_hundred_random_cancellations_leave_nothing_open(cloud: dict[str, str]) -> None:
