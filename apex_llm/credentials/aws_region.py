@@ -42,7 +42,7 @@ def check_region(region: str, *, source: str = "aws_region") -> str:
         hint = f"That is an availability zone; its region is {zone[1]}."
     elif _REGION.fullmatch(cleaned := region.strip().lower().replace("_", "-").replace(" ", "-")):
         hint = f"Did you mean {cleaned}?"
-    raise InvalidEndpointError(f"{shown!r} ({source}) is not the name of an AWS region.", hint=hint)
+    raise InvalidEndpointError(f"{shown!r} ({source}) is not the name of an AWS region.", phase="prepare", hint=hint)
 
 
 def aws_region(

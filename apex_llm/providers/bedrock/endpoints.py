@@ -6,21 +6,20 @@ override by argument or by ``AWS_ENDPOINT_URL*`` keeps its base path.
 
 from __future__ import annotations
 
-__all__ = ["BedrockEndpoints", "bedrock_endpoints", "validate_configured_region", "validate_region"]
+__all__ = ["BedrockEndpoints", "bedrock_endpoints", "check_configured_region"]
 
 import re
 from collections.abc import Mapping
 
 import msgspec
 
+from apex_llm.credentials.aws_region import check_region
 from apex_llm.errors import ConfigurationError, InvalidEndpointError
 from apex_llm.providers.endpoints import Endpoint, parse_endpoint
 from apex_llm.types.http import Origin
 
-_REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
 _SERVICE_HOST = r"(?P<label>bedrock(?:-[a-z]+)*?)(?:-fips)?\.(?P<region>[a-z]{2,}(?:-[a-z]+)+-\d+)\..+"
 _OPERATION = r"/model/[^/]+/(converse|invoke)[a-z-]*$"
-_ZONE = r"([a-z]{2,}(-[a-z]+)+-\d+)[a-z]"
 
 # Partition by the region's first labels: suffix, and suffix for dual-stack.
 _PARTITIONS: tuple[tuple[str, str, str], ...] = (
@@ -42,35 +41,18 @@ class BedrockEndpoints(msgspec.Struct, frozen=True, kw_only=True):
     control: Endpoint
 
 
-def validate_region(region: str, *, source: str = "aws_region") -> str:
-    """The region, if it has the form of one: it becomes part of a host name.
-
-    Raises:
-        InvalidEndpointError: It does not.
-    """
-    if len(region) <= 63 and _REGION.fullmatch(region):
-        return region
-    zone = re.fullmatch(_ZONE, region)
-    hint = (
-        f"{region!r} is an availability zone; the region is {zone[1]!r}."
-        if zone
-        else "Regions look like 'us-east-1' or 'eu-central-1'."
-    )
-    raise InvalidEndpointError(f"{region[:80]!r} (from {source}) is not an AWS region.", phase="prepare", hint=hint)
-
-
-def validate_configured_region(region: str | None, *, environ: Mapping[str, str]) -> None:
+def check_configured_region(region: str | None, *, environ: Mapping[str, str]) -> None:
     """Refuse early what was given as the region, in code or else in the environment.
 
     Raises:
         InvalidEndpointError: It has not the form of one.
     """
     if region is not None:
-        validate_region(region)
+        check_region(region)
         return
     for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         if value := environ.get(variable, "").strip():
-            validate_region(value, source=variable)
+            check_region(value, source=variable)
             return
 
 
@@ -83,7 +65,7 @@ def bedrock_endpoints(
         InvalidEndpointError: The region or an override cannot be used.
         ConfigurationError: An override together with FIPS or dual-stack.
     """
-    validate_region(region)
+    check_region(region)
     ignored = environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
     configured: Mapping[str, str] = {} if ignored else environ
     general = configured.get("AWS_ENDPOINT_URL")

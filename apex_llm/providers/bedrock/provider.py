@@ -28,7 +28,7 @@ from apex_llm.errors import (
 from apex_llm.providers.arguments import check_argument, check_plugin
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route
-from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, validate_configured_region
+from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, check_configured_region
 from apex_llm.providers.bedrock.models import is_opaque, model_segment, resolve_alias
 from apex_llm.providers.endpoints import Endpoint, parse_endpoint
 from apex_llm.transport.authenticate import BearerAuthentication, SigV4Authentication, aws_attempt_headers
@@ -145,7 +145,7 @@ class BedrockProvider(BaseLlmProvider):
             check_argument(argument, value, str, "text")
         check_argument("aliases=", aliases, Mapping, "a dictionary of names to model ids")
         check_argument("families=", families, (Mapping, Sequence), "a dictionary of ARNs to model ids")
-        validate_configured_region(aws_region, environ=environ)
+        check_configured_region(aws_region, environ=environ)
         if endpoint_url is not None:
             parse_endpoint(endpoint_url, name="endpoint_url", allow_insecure=allow_insecure)
         check_plugin(plugin, manager=api_key_manager)
