@@ -9,9 +9,10 @@ from __future__ import annotations
 __all__ = ["ReplayCodec", "WholeBodyFraming", "events_of"]
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from apex_llm.codecs.base import ChatCodec, StreamDecoder
-from apex_llm.errors import StreamTruncatedError
+from apex_llm.errors import LimitExceededError, StreamTruncatedError
 from apex_llm.types.events import (
     CitationAdded,
     ImageAdded,
@@ -29,21 +30,31 @@ from apex_llm.types.messages import CitationPart, ImagePart, ReasoningPart, Text
 from apex_llm.types.requests import ChatRequest
 from apex_llm.types.responses import ChatResponse, FinishReason
 
+_MAX_BODY: Final = 256 * 1024 * 1024
+
 
 class WholeBodyFraming:
-    """One payload: the whole body, at its end."""
+    """One payload: the whole body, at its end.
+
+    Raises (from ``feed``):
+        LimitExceededError: The body is larger than 256 MiB, which is also as much as a call that is not streamed reads.
+    """
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+        # One buffer: kept apart, chunks of one byte would take fifty times their size.
+        self._body = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
         """Nothing yet."""
-        self._pieces.append(data)
+        self._body += data
+        if len(self._body) > _MAX_BODY:
+            self._body.clear()
+            raise LimitExceededError(f"The response body is larger than {_MAX_BODY} bytes.", limit="body", phase="body")
         return iter(())
 
     def finish(self) -> Iterator[tuple[str, bytes]]:
         """The body."""
-        return iter((("body", b"".join(self._pieces)),))
+        return iter((("body", bytes(self._body)),))
 
 
 class ReplayCodec:
