@@ -246,7 +246,9 @@ def _environment(environ: Mapping[str, str]) -> AwsCredentials | None:
         try:
             expires_at = seconds_from_iso(expiration, name="AWS_CREDENTIAL_EXPIRATION")
         except ResponseFormatError as error:
-            raise MissingCredentialsError(error.message) from error
+            raise MissingCredentialsError(
+                error.message, hint="Write it as 2030-01-31T12:00:00Z, or unset it for keys that do not expire."
+            ) from error
     return pair(
         key,
         secret,

@@ -109,6 +109,7 @@ async def botocore_credentials(
         raise MissingCredentialsError(
             f"The AWS profile {profile.name!r} ({needs}) gave no credentials within {_LIMIT_SECONDS:g} s.",
             retryable=True,
+            hint=_compare(profile.name),
         ) from error
 
 
@@ -159,7 +160,9 @@ def _value(plan: _Plan, held: Any, frozen: Any) -> AwsCredentials:
         expires_at=expiry.timestamp() if expiry is not None else None,
     )
     if not found:
-        raise MissingCredentialsError(f"The AWS profile {plan.profile!r} ({plan.needs}) gave no credentials.")
+        raise MissingCredentialsError(
+            f"The AWS profile {plan.profile!r} ({plan.needs}) gave no credentials.", hint=_compare(plan.profile)
+        )
     return found
 
 
@@ -211,7 +214,10 @@ def _translated(error: Exception, plan: _Plan) -> ApexLlmError:
         )
     if kind in _NETWORK or isinstance(error, TimeoutError):
         return MissingCredentialsError(
-            f"{subject}: the service that issues credentials could not be reached: {kind}.", code=kind, retryable=True
+            f"{subject}: the service that issues credentials could not be reached: {kind}.",
+            code=kind,
+            retryable=True,
+            hint="Check the network, proxies, and the region of the profile.",
         )
     if isinstance(error, ImportError):
         return MissingCredentialsError(f"{subject}: {plan.library} cannot be imported.", code=kind, hint=_INSTALL)
@@ -221,7 +227,11 @@ def _translated(error: Exception, plan: _Plan) -> ApexLlmError:
         )
     safe = {"InvalidConfigError", "PartialCredentialsError", "InfiniteLoopConfigError", "UnknownCredentialError"}
     told = f"{kind}: {error}" if kind in safe else f"{kind}."
-    return MissingCredentialsError(f"{subject} gave no credentials: {told}", code=kind)
+    return MissingCredentialsError(f"{subject} gave no credentials: {told}", code=kind, hint=_compare(plan.profile))
+
+
+def _compare(profile: str) -> str:
+    return f"Compare with what the AWS tools say: aws sts get-caller-identity --profile {profile}"
 
 
 def _refused(response: dict[str, Any], subject: str, plan: _Plan) -> ApexLlmError:

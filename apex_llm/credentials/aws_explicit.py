@@ -227,7 +227,9 @@ def _text(value: object) -> str:
     elif callable(reveal := getattr(value, "get_secret_value", None)):
         value = reveal()  # pydantic's SecretStr
     if not isinstance(value, str):
-        raise ConfigurationError(f"A part of the AWS credentials is a {type(value).__name__}, not a string.")
+        raise ConfigurationError(
+            f"A part of the AWS credentials is of type {type(value).__name__}.", hint="Give each part as text."
+        )
     return value.strip()
 
 
@@ -245,7 +247,10 @@ def _moment(value: Any, *, source: str) -> float | None:
             return seconds_from_iso(value, name="the expiry")
         except ResponseFormatError:
             pass
-    raise ConfigurationError(f"The expiry of the AWS credentials ({source}) is neither a time nor an ISO 8601 text.")
+    raise ConfigurationError(
+        f"The expiry of the AWS credentials ({source}) is neither a time nor an ISO 8601 text.",
+        hint="Give a datetime, seconds since the epoch, or 2030-01-31T12:00:00Z.",
+    )
 
 
 def _incomplete(source: str, has: str, lacks: str) -> MissingCredentialsError:

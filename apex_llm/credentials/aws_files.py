@@ -176,7 +176,9 @@ def _parse(path: Path) -> dict[str, dict[str, str]]:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {type(error).__name__}.") from error
+        raise ConfigurationError(
+            f"{path} cannot be read: {type(error).__name__}.", hint="Check its owner and mode; it is UTF-8 text."
+        ) from error
     try:
         parser.read_string(text)
     except configparser.Error as error:

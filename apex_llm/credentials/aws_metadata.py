@@ -197,12 +197,15 @@ async def _tries(
     raise MissingCredentialsError(f"{source} gave no credentials: {wrong}", hint=hint, retryable=True) from cause
 
 
+_ROLE_HINT = "Check that the container or the instance has a role, or pass credentials=."
+
+
 def _check(reply: Reply, source: str) -> None:
     if reply.status == 200:
         return
     if reply.status == 429 or reply.status >= 500:
         raise _TryAgainError(f"status {reply.status}")
-    raise MissingCredentialsError(f"{source} answered with status {reply.status}.")
+    raise MissingCredentialsError(f"{source} answered with status {reply.status}.", hint=_ROLE_HINT)
 
 
 def _line(body: bytes, source: str) -> str:
@@ -220,7 +223,7 @@ def _credentials(body: bytes, source: str, *, without_token: bool = False) -> Aw
     """``without_token``: whether they may be of the lasting kind, as some agents hand out that are not AWS's own."""
     answer = decode(body, _Answer, name=source)
     if not answer.access_key_id and answer.code and answer.code != "Success":
-        raise MissingCredentialsError(f"{source} refused: {answer.code}.")
+        raise MissingCredentialsError(f"{source} refused: {answer.code}.", hint=_ROLE_HINT)
     if not answer.access_key_id or not answer.secret_access_key or not (answer.token or without_token):
         raise ResponseFormatError(f"{source} answered without one of AccessKeyId, SecretAccessKey and Token.")
     expires_at = seconds_from_iso(answer.expiration, name=f"Expiration of {source}") if answer.expiration else None
@@ -236,7 +239,9 @@ def _container_endpoint(environ: Mapping[str, str]) -> tuple[Origin, str, str]:
     if relative:
         name = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
         if not relative.startswith("/"):
-            raise InvalidEndpointError(f"{name} must begin with a slash.")
+            raise InvalidEndpointError(
+                f"{name} does not begin with a slash.", hint="The container's agent sets it; pass it on unchanged."
+            )
         origin, target = split_url(f"http://169.254.170.2{relative}", name=name)
         return origin, target, f"container endpoint {origin.url} ({name})"
     name = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
@@ -256,14 +261,19 @@ async def _container_authorization(environ: Mapping[str, str]) -> tuple[tuple[st
         try:
             value = await run_in_thread(Path(path).read_text, "utf-8")
         except (OSError, ValueError) as error:
-            raise MissingCredentialsError(f"{path} ({name}) cannot be read: {type(error).__name__}.") from error
+            raise MissingCredentialsError(
+                f"{path} ({name}) cannot be read: {type(error).__name__}.", hint="Check that the file is mounted."
+            ) from error
     else:
         name = "AWS_CONTAINER_AUTHORIZATION_TOKEN"
         value = environ.get(name, "")
     if not value:
         return ()
     if not (value.isascii() and value.isprintable()):
-        raise MissingCredentialsError(f"{name} holds a line break or another character that no header may have.")
+        raise MissingCredentialsError(
+            f"{name} holds a line break or another character that no header may have.",
+            hint="The container's agent sets it; pass it on unchanged.",
+        )
     return (("authorization", value),)
 
 

@@ -183,7 +183,9 @@ def _from_credential(
     if callable(getattr(credential, "fetch_token", None)):
         around = surroundings()
         if around is None:
-            raise ConfigurationError(f"{type(credential).__name__} needs a sender to reach Azure with.")
+            raise ConfigurationError(
+                f"{type(credential).__name__} needs a sender to reach Azure with.", hint="Give it to a provider."
+            )
         return _kept(partial(credential.fetch_token, scope, around), name, clock)
     if callable(getattr(credential, "get_token", None)):
         return _kept(partial(_from_get_token, credential, scope, clock), name, clock)

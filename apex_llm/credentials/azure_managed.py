@@ -59,7 +59,9 @@ class ManagedIdentity:
         given = {"client_id": client_id, "object_id": object_id, "resource_id": resource_id}
         self._identity = {name: value for name, value in given.items() if value}
         if len(self._identity) > 1:
-            raise ConfigurationError(f"ManagedIdentity takes one of {' and '.join(self._identity)}, not both.")
+            raise ConfigurationError(
+                f"ManagedIdentity was given {' and '.join(self._identity)}.", hint="Give one: each names an identity."
+            )
 
     def __repr__(self) -> str:
         return f"ManagedIdentity({', '.join(f'{name}={value!r}' for name, value in self._identity.items())})"
@@ -120,7 +122,10 @@ class ManagedIdentity:
             target = f"{path}{'&' if '?' in path else '?'}api-version=2019-08-01&resource={resource}"
             header, parameter, source = ("x-identity-header", key), "mi_res_id", "App Service managed identity"
             if not key.isascii() or not key.isprintable():
-                raise MissingCredentialsError("IDENTITY_HEADER holds a character that no header may have.")
+                raise MissingCredentialsError(
+                    "IDENTITY_HEADER holds a character that no header may have.",
+                    hint="App Service sets it; pass it on unchanged.",
+                )
         else:
             base = environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST") or _INSTANCE
             origin, path = split_url(base, name="AZURE_POD_IDENTITY_AUTHORITY_HOST")

@@ -42,6 +42,9 @@ class Reply(msgspec.Struct, frozen=True):
         return f"Reply({self.status}, {len(self.body)} bytes)"
 
 
+_URL_HINT = "Write it as https://host[:port]/path."
+
+
 def split_url(url: str, *, name: str) -> tuple[Origin, str]:
     """Origin and target of ``url``.
 
@@ -55,11 +58,13 @@ def split_url(url: str, *, name: str) -> tuple[Origin, str]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise InvalidEndpointError(f"{name} is not a URL.") from error
+        raise InvalidEndpointError(f"{name} is not a URL.", hint=_URL_HINT) from error
     if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
-        raise InvalidEndpointError(f"{name} must be an http or https URL with a host and without user information.")
+        raise InvalidEndpointError(
+            f"{name} is no http or https URL with a host and without user information.", hint=_URL_HINT
+        )
     if any(character <= " " or character == "\x7f" or not character.isascii() for character in url):
-        raise InvalidEndpointError(f"{name} has a character that a URL cannot hold.")
+        raise InvalidEndpointError(f"{name} has a character that a URL cannot hold.", hint=_URL_HINT)
     target = parts.path or "/"
     if parts.query:
         target = f"{target}?{parts.query}"

@@ -278,7 +278,8 @@ class ManagerCredentials:
         if isinstance(given, Mapping):
             return {str(name): value for name, value in cast("Mapping[Any, Any]", given).items()}
         raise ConfigurationError(
-            f"The key manager's entry {self._service!r} is a {type(given).__name__}, not a string or a dictionary."
+            f"The key manager's entry {self._service!r} is of type {type(given).__name__}.",
+            hint="Store a string or a dictionary.",
         )
 
 

@@ -59,7 +59,9 @@ def check_transport(*, http_client: Any, max_connections: Any, ssl_context: Any,
         "an ssl.SSLContext; for authorities of your own, ssl.create_default_context(cafile=...)",
     )
     if max_connections is not None and not (isinstance(max_connections, int) and max_connections > 0):
-        raise ConfigurationError(f"max_connections must be None or at least 1, not {max_connections!r}.")
+        raise ConfigurationError(
+            f"max_connections must be None or at least 1, not {max_connections!r}.", hint="Leave it out for no limit."
+        )
     if http_client is not None and not (hasattr(http_client, "build_request") and hasattr(http_client, "aclose")):
         # A blocking client would send the request whole, and then fail over the answer.
         raise ConfigurationError(

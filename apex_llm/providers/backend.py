@@ -156,7 +156,9 @@ def merge_headers(headers: Sequence[tuple[str, str]], extra: Mapping[str, str] |
             )
         if not is_token(name) or any(character in value for character in "\r\n\0"):
             raise InvalidRequestError(
-                f"extra_headers has a name or value that no HTTP header may have ({name[:40]!r}).", phase="prepare"
+                f"extra_headers has a name or value that no HTTP header may have ({name[:40]!r}).",
+                phase="prepare",
+                hint="Names are letters, digits and hyphens; values have no line breaks.",
             )
         added[lower] = value
     return (*((name, value) for name, value in headers if name not in added), *added.items())

@@ -196,7 +196,7 @@ async def test_half_an_entry_is_an_error_and_not_completed_from_the_environment(
 async def test_what_is_no_manager_or_no_entry_is_told() -> None:
     with pytest.raises(ConfigurationError, match="no method get_api_key"):
         held(object())
-    with pytest.raises(ConfigurationError, match="is a int"):
+    with pytest.raises(ConfigurationError, match="is of type int"):
         await held(Manager(aws_bedrock=5)).settings()
     with pytest.raises(MissingCredentialsError, match="of the kind that is needed"):
         await held(Manager(aws_bedrock={"note": "x"})).aws().get()

@@ -335,7 +335,10 @@ class AzureOpenAIProvider(BaseLlmProvider):
             scope=surface.management_scope(endpoint.origin.host),
         )
         if credentials.kind != "bearer":
-            raise ConfigurationError("The management plane takes an Entra token, and only a resource key is at hand.")
+            raise ConfigurationError(
+                "The management plane takes an Entra token, and only a resource key is at hand.",
+                hint="Pass credential= or azure_ad_token_provider= instead of the key.",
+            )
         authentication = BearerAuthentication(credentials.source, origin=endpoint.origin)
         return Plane(endpoint, self._backend.stack(endpoint, authentication), authentication.recover)
 
