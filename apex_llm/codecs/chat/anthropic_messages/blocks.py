@@ -213,8 +213,9 @@ class BlockWriter:
         if needed is None or not all(name in location for name in needed):
             leave_out(self._warnings, "a citation of an earlier turn", "it is not in Claude's own words")
         elif blocks and blocks[-1]["type"] == "text":
-            # Claude gives null for a title that it does not know, and wants it back.
+            # Claude wants the title back, be it null, and refuses the file_id that it gives itself.
             title = "title" if location["type"] in _TITLED else "document_title"
-            blocks[-1].setdefault("citations", []).append({title: None, **location})
+            taken = {name: location[name] for name in ("type", *needed)}
+            blocks[-1].setdefault("citations", []).append({**taken, title: location.get(title)})
         else:
             leave_out(self._warnings, "a citation", "no text stands before it")
