@@ -11,7 +11,8 @@ __all__ = ["azure_failure", "openai_stream_failure"]
 
 import math
 import re
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, cast
 
 from apex_llm.codecs.failure_details import (
     PROXY_HINTS,
@@ -210,7 +211,7 @@ def _made(
 
 
 def _classified(found: ErrorBody, status: int | None) -> _Verdict:
-    inner = as_mapping(found.members.get("innererror"))
+    inner = _inner_error(found)
     named: _Verdict | None = None
     for word in (inner.get("code"), found.code, found.kind):
         verdict = _VERDICTS.get(word.lower().replace("_", "").replace("-", "")) if isinstance(word, str) else None
@@ -279,10 +280,16 @@ def _header_wait(headers: Headers) -> float | None:
     return None
 
 
+def _inner_error(found: ErrorBody) -> Mapping[str, Any]:
+    """What Azure says beneath its error: one word for chats, two for images."""
+    return as_mapping(found.members.get("innererror")) or as_mapping(found.members.get("inner_error"))
+
+
 def _categories(found: ErrorBody) -> tuple[str, ...]:
-    inner = as_mapping(found.members.get("innererror"))
-    # Singular in errors, plural everywhere else; both are looked for in both places.
-    for holder in (inner, found.members):
+    filters: Any = found.members.get("content_filters")  # as newer services write them: a list, with their source
+    listed = cast("list[Any]", filters) if isinstance(filters, list) else []
+    # Singular in errors, plural everywhere else; both are looked for in all places.
+    for holder in (_inner_error(found), found.members, *map(as_mapping, listed)):
         for name in ("content_filter_result", "content_filter_results"):
             categories = flagged_categories(holder.get(name))
             if categories:

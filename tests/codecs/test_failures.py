@@ -434,3 +434,21 @@ def test_any_body_gives_an_error_with_a_message(status: int, body: bytes) -> Non
         assert isinstance(error, ApexLlmError)
         assert error.message
         assert error.hint
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"innererror": {"content_filter_result": {"jailbreak": {"filtered": True, "detected": True}}}},
+        {"inner_error": {"content_filter_results": {"jailbreak": {"filtered": True, "detected": True}}}},
+        {"content_filters": [{"content_filter_results": {"jailbreak": {"filtered": True, "detected": True}}}]},
+    ],
+    ids=["chats", "images", "newer services"],
+)
+def test_what_a_filter_found_is_told_wherever_a_service_writes_it(members: dict[str, Any]) -> None:
+    body = json.dumps({"error": {"code": "content_filter", "message": "Blocked.", **members}}).encode()
+
+    error = azure_failure(400, Headers(()), body)
+
+    assert isinstance(error, ContentFilteredError)
+    assert error.categories == ("jailbreak",)
