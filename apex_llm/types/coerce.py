@@ -19,7 +19,6 @@ __all__ = [
 ]
 
 import base64
-import binascii
 import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -153,7 +152,10 @@ _ROLES: Mapping[str, Role] = {
     "user": "user",
     "assistant": "assistant",
     "tool": "tool",
+    "function": "tool",
 }
+_FUNCTION_CALL = "function_call"
+"""Stands for the id that calls and results of the deprecated form do not have; the codec writes the same."""
 
 
 def _message_from_mapping(item: Any, position: int) -> Message:
@@ -168,23 +170,40 @@ def _message_from_mapping(item: Any, position: int) -> Message:
     where = f"messages[{position}].content"
     content: Any = message.get("content")
     if role == "tool":
-        call_id = message.get("tool_call_id")
+        call_id = _FUNCTION_CALL if message.get("role") == "function" else message.get("tool_call_id")
         if not isinstance(call_id, str):
             raise _bad(f"messages[{position}] is a tool result without tool_call_id", "Copy it from the tool call.")
-        text = content if isinstance(content, str) else _plain_text(_parts(content, where))
-        return Message("tool", (ToolResultPart(tool_call_id=call_id, content=text),))
+        said = content if isinstance(content, str) else _text_or_parts(_parts(content, where))
+        return Message("tool", (ToolResultPart(tool_call_id=call_id, content=said),))
     parts = _parts(content, where)
-    for item in cast("Sequence[Any]", message.get("tool_calls") or ()):
-        call = _mapping(item, f"messages[{position}].tool_calls[…] is")
-        function = _mapping(call.get("function"), f"messages[{position}].tool_calls[…].function is")
-        parts.append(
-            ToolCallPart(
-                id=str(call.get("id", "")),
-                name=str(function.get("name", "")),
-                arguments=str(function.get("arguments") or "{}"),
-            )
-        )
+    if role == "assistant":
+        if isinstance(refusal := message.get("refusal"), str) and refusal:
+            parts.append(TextPart(text=refusal))
+        parts += _calls(message, f"messages[{position}]")
     return Message(role, tuple(parts))
+
+
+def _calls(message: Mapping[str, Any], where: str) -> list[Part]:
+    calls: Any = message.get("tool_calls") or ()
+    if not isinstance(calls, Sequence):
+        raise _bad(f"{where}.tool_calls is of type {type(calls).__name__}", "Write a list, as in the OpenAI API.")
+    parts: list[Part] = []
+    for item in cast("Sequence[Any]", calls):
+        call = _mapping(item, f"{where}.tool_calls[…] is")
+        if call.get("type") == "custom":
+            raise _bad(
+                f"{where} calls a custom tool", "Only calls of functions, whose arguments are JSON, can be said."
+            )
+        function = _mapping(call.get("function"), f"{where}.tool_calls[…].function is")
+        parts.append(_call(str(call.get("id", "")), function))
+    if message.get("function_call"):
+        parts.append(_call(_FUNCTION_CALL, _mapping(message["function_call"], f"{where}.function_call is")))
+    return parts
+
+
+def _call(call_id: str, function: Mapping[str, Any]) -> ToolCallPart:
+    arguments = str(function.get("arguments") or "{}")
+    return ToolCallPart(id=call_id, name=str(function.get("name", "")), arguments=arguments)
 
 
 def _mapping(value: object, where: str) -> Mapping[str, Any]:
@@ -258,12 +277,13 @@ def _file(file: Mapping[str, Any], where: str) -> DocumentPart:
 def _base64(text: str, where: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii's own, or text beyond ASCII
         raise _bad(f"{where} holds data that is not base64", "Encode the bytes with base64.b64encode().") from error
 
 
-def _plain_text(parts: list[Part]) -> str:
-    return "".join(part.text for part in parts if isinstance(part, TextPart))
+def _text_or_parts(parts: list[Part]) -> str | list[Part]:
+    texts = [part.text for part in parts if isinstance(part, TextPart)]
+    return "".join(texts) if len(texts) == len(parts) else parts
 
 
 def as_tools(tools: Iterable[Tool | Mapping[str, Any]] | None) -> tuple[Tool, ...]:

@@ -52,7 +52,7 @@ def _dictionary(value: Any, annotation: Any, path: str) -> Iterator[str]:
     if not isinstance(value, dict):
         yield f"{path} is a {type(value).__name__}, not {annotation.__name__}"
         return
-    hints, required = _members(annotation)
+    hints, required = members_of(annotation)
     for name in sorted(required - value.keys()):
         yield f"{path}.{name} is missing"
     for name, member in value.items():
@@ -88,14 +88,14 @@ def _likely(value: Any, annotation: Any) -> tuple[Any, ...]:
 
 @functools.cache
 def _kinds(annotation: Any) -> tuple[Any, ...]:
-    hint = _members(annotation)[0].get("type") if typing_extensions.is_typeddict(annotation) else None
+    hint = members_of(annotation)[0].get("type") if typing_extensions.is_typeddict(annotation) else None
     while hint is not None and get_origin(hint) in (*_WRAPPERS, typing_extensions.Required):
         hint = get_args(hint)[0]
     return get_args(hint)
 
 
 @functools.cache
-def _members(annotation: Any) -> tuple[Mapping[str, Any], set[str]]:
+def members_of(annotation: Any) -> tuple[Mapping[str, Any], set[str]]:
     """The members of a typed dictionary, and which ones it needs."""
     hints = typing_extensions.get_type_hints(annotation, include_extras=True)
     # What is written as text, as it all is here, typing does not look at when it counts what is required.

@@ -10,13 +10,14 @@ import datetime as dt
 import enum
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from random import Random
 from typing import Any, Literal, Union, get_args, get_origin
 
 import pydantic
 import typing_extensions
 from botocore.model import ListShape, MapShape, Shape, StringShape, StructureShape
+from typed_dictionaries import members_of
 
 DEEPEST = 9
 _ODD = ("", "", " ", "\n", '"', "é", "😀", "\u2028", "{", "x" * 40)
@@ -129,6 +130,10 @@ class Values:
         if is_forced:
             return value
         origin = get_origin(annotation)
+        if typing_extensions.is_typeddict(annotation):
+            hints, required = members_of(annotation)
+            there = [name for name in hints if name in required or self.some()]
+            return {name: self.of_type(hints[name], (*path, name)) for name in there}
         if origin in (typing.Annotated, typing_extensions.Annotated, typing_extensions.Required, typing.Required):
             return self.of_type(get_args(annotation)[0], path)
         if isinstance(annotation, (typing.TypeAliasType if hasattr(typing, "TypeAliasType") else type(None),)):
@@ -144,7 +149,7 @@ class Values:
             return self.of_type(self.random.choice(choices), path)
         if isinstance(origin, type) and issubclass(origin, Mapping):
             return {self.text(): self.of_type(get_args(annotation)[1], path) for _ in range(self.random.randint(0, 2))}
-        if origin is not None and isinstance(origin, type) and issubclass(origin, Sequence):
+        if origin is not None and isinstance(origin, type) and issubclass(origin, Iterable):
             most = self.longest if len(path) < DEEPEST else 0
             return [self.of_type(get_args(annotation)[0], path) for _ in range(self.random.randint(0, most))]
         if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
