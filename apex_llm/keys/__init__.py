@@ -17,9 +17,10 @@ __all__ = [
 from apex_llm.keys.audit import AuditEntry
 from apex_llm.keys.custodian import AuditMode
 from apex_llm.keys.document import Grant, check_name
-from apex_llm.keys.handles import PluginHandle
+from apex_llm.keys.handles import PluginHandle, ProviderAccess
 from apex_llm.keys.keyrings import KeyringAnchor, find_keyring
-from apex_llm.keys.manager import ApiKeyManager, CreatedStore, ProviderAccess
+from apex_llm.keys.lineage import Anchor
+from apex_llm.keys.manager import ApiKeyManager, CreatedStore
 from apex_llm.keys.passphrase import prompt_passphrase
 from apex_llm.keys.redaction import RedactingFilter, Redactor
 from apex_llm.keys.reports import (
@@ -31,4 +32,3 @@ from apex_llm.keys.reports import (
     Verification,
 )
 from apex_llm.keys.unlockers import Keyring, MasterKey, Passphrase, Unlocker, UnlockerStatus
-from apex_llm.keys.vault import Anchor

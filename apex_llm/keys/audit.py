@@ -11,7 +11,7 @@ there afterwards. A process that dies in between leaves a log that begins earlie
 
 from __future__ import annotations
 
-__all__ = ["AUDIT_FILE", "CREATION", "AuditEntry", "AuditLog", "fingerprint", "tells_of_no_store"]
+__all__ = ["CREATION", "AuditEntry", "AuditLog", "fingerprint", "tells_of_no_store"]
 
 import contextlib
 import hashlib
@@ -26,10 +26,10 @@ import msgspec
 from apex_llm.errors import KeyStoreError, TamperedError
 from apex_llm.keys.document import AuditHead, Document, Value
 from apex_llm.keys.files import Directory, translated
+from apex_llm.keys.layout import AUDIT_FILE
 from apex_llm.keys.os_layer import OsLayer
 from apex_llm.types.decoders import decoder_for
 
-AUDIT_FILE = "audit.jsonl"
 CREATION = "create"
 """The operation of a store's first line."""
 _TAIL_BYTES = 8 << 10  # at first

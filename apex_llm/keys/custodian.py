@@ -20,10 +20,11 @@ from apex_llm.keys.audit import CREATION, AuditEntry, AuditLog, fingerprint
 from apex_llm.keys.document import AuditHead, Document, Value
 from apex_llm.keys.handles import PluginHandle
 from apex_llm.keys.keyrings import KeyringAnchor
+from apex_llm.keys.lineage import Anchor
 from apex_llm.keys.os_layer import OsLayer
 from apex_llm.keys.redaction import RedactingFilter, Redactor, secret_parts
 from apex_llm.keys.unlockers import Keyring, MasterKey, Passphrase, PassphraseSource, Unlocker
-from apex_llm.keys.vault import Anchor, Vault
+from apex_llm.keys.vault import Vault
 from apex_llm.types.secrets import Secret
 
 AuditMode: TypeAlias = Literal["on", "required", "off"]

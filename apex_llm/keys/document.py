@@ -16,6 +16,7 @@ __all__ = [
     "Rotation",
     "Value",
     "Version",
+    "check_model",
     "check_name",
     "check_number",
     "check_value",
@@ -206,6 +207,18 @@ def check_name(name: object, *, what: str) -> str:
         shown = repr(name[:50]) if isinstance(name, str) else f"a {type(name).__name__}"
         raise ConfigurationError(f"A {what} is a printable string of 1 to {_MAX_NAME} characters, not {shown}.")
     return name if type(name) is str else str.__str__(name)
+
+
+def check_model(model: object) -> str:
+    """A model's name as a caller states it: any text, so that a grant decides and the log can tell.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    with contextlib.suppress(UnicodeEncodeError):
+        if isinstance(model, str) and model.encode():
+            return model if type(model) is str else str.__str__(model)
+    raise ConfigurationError(f"A model is a text, not {model!r:.50}.")
 
 
 def check_number(value: object, *, what: str) -> float:

@@ -1,12 +1,13 @@
-"""What a plugin holds instead of the manager: its own name, proven."""
+"""What others hold instead of the manager: a plugin its own name, proven; a provider what it needs, and no more."""
 
 from __future__ import annotations
 
-__all__ = ["PluginHandle"]
+__all__ = ["PluginHandle", "ProviderAccess"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
+from apex_llm.keys.document import Value
 from apex_llm.keys.tracebacks import clears_tracebacks
 
 
@@ -57,3 +58,44 @@ class PluginHandle:
 
     def __deepcopy__(self, memo: Any) -> NoReturn:
         self.__reduce__()
+
+
+@clears_tracebacks
+class ProviderAccess:
+    """What a provider needs of a manager, and no more. Made by ``ApiKeyManager.provider_access``."""
+
+    def __init__(
+        self,
+        get_api_key: Callable[[str], Value | None],
+        get_secure: Callable[..., Value | None],
+        permit_model: Callable[[str | PluginHandle, str, Sequence[str]], None],
+    ) -> None:
+        self._get_api_key = get_api_key
+        self._get_secure = get_secure
+        self._permit_model = permit_model
+
+    def __repr__(self) -> str:
+        return "ProviderAccess()"
+
+    def get_api_key(self, service: str) -> str | dict[str, Any] | None:
+        """As the manager's."""
+        return self._get_api_key(service)
+
+    def get_api_key_secure(
+        self, plugin: str | PluginHandle, service: str, *, model: str | None = None
+    ) -> str | dict[str, Any] | None:
+        """As the manager's, for use on the plugin's behalf. Before each call, ``permit_model`` must be asked."""
+        return self._get_secure("get_api_key", plugin, service, model, for_provider=True)
+
+    def permit_model(self, plugin: str | PluginHandle, service: str, models: Sequence[str]) -> None:
+        """Return if the plugin may use a model; every call is a line in the audit log.
+
+        Args:
+            plugin: Its name or handle.
+            service: Whose model.
+            models: What it is called on the wire, and then its other names; a grant for one of them is enough.
+
+        Raises:
+            KeyAccessDeniedError: It was not granted, or no longer is.
+        """
+        self._permit_model(plugin, service, models)

@@ -2,16 +2,17 @@
 
 The interface that ApexAgent's plan names, over an encrypted file. All methods are synchronous and
 may be called from any thread; from a coroutine, call them through ``asyncio.to_thread``.
+
+Here are the credentials themselves; the other methods are in ``granting``, ``rotating``, ``inspecting`` and
+``moving``, and what all of them stand on in ``custodian``.
 """
 
 from __future__ import annotations
 
-__all__ = ["ApiKeyManager", "CreatedStore", "ProviderAccess"]
+__all__ = ["ApiKeyManager", "CreatedStore"]
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from apex_llm.errors import ConfigurationError, KeyAccessDeniedError
@@ -19,22 +20,25 @@ from apex_llm.keys.agefile import new_identity, recipient_of
 from apex_llm.keys.audit import fingerprint
 from apex_llm.keys.document import (
     Document,
-    Grant,
     Kind,
     Record,
     Value,
     Version,
+    check_model,
     check_name,
     check_number,
     check_value,
     copied,
 )
-from apex_llm.keys.handles import PluginHandle
+from apex_llm.keys.granting import Granting
+from apex_llm.keys.handles import PluginHandle, ProviderAccess
+from apex_llm.keys.inspecting import Inspecting
+from apex_llm.keys.moving import Moving
 from apex_llm.keys.permissions import Decision, decide, granted_services
 from apex_llm.keys.reports import CredentialInfo
+from apex_llm.keys.rotating import Rotating
 from apex_llm.keys.tracebacks import clears_tracebacks
 from apex_llm.keys.unlockers import generate_master_key
-from apex_llm.keys.upkeep import Upkeep
 from apex_llm.types.secrets import Secret
 
 _DAY = 86_400.0
@@ -56,7 +60,7 @@ class CreatedStore(NamedTuple):
 
 
 @clears_tracebacks
-class ApiKeyManager(Upkeep):
+class ApiKeyManager(Granting, Rotating, Inspecting, Moving):
     """An encrypted store of API keys and OAuth tokens, with permissions for plugins and an audit log.
 
     Nothing is opened, imported or asked for until the first use.
@@ -271,113 +275,6 @@ class ApiKeyManager(Upkeep):
             return []
         return granted_services(document.permissions.get(handle.name, ()), now=self._clock())
 
-    # --- permissions
-
-    def set_plugin_permissions(self, plugin: str, services: Iterable[str]) -> None:
-        """Grant a plugin these services, whole and without end, and nothing else.
-
-        Raises:
-            ConfigurationError: A name cannot be used.
-        """
-        plugin = check_name(plugin, what="plugin")
-        if isinstance(services, str):
-            raise ConfigurationError("services is a list of names, not one string.", hint=f"Write [{services!r}].")
-        grants = [Grant(service=check_name(each, what="service")) for each in dict.fromkeys(services)]
-
-        def replace(document: Document) -> None:
-            if grants:
-                document.permissions[plugin] = grants
-            else:
-                document.permissions.pop(plugin, None)
-
-        self._change("set_plugin_permissions", replace, plugin=plugin, service=" ".join(g.service for g in grants))
-
-    def get_plugin_permissions(self, plugin: str | None = None) -> dict[str, list[Grant]]:
-        """Grants by plugin, expired ones included; of one plugin only, if it is named."""
-        document = self._vault.snapshot()
-        permissions = {} if document is None else document.permissions
-        if plugin is not None:
-            return {plugin: list(permissions.get(plugin, ()))}
-        return {name: list(grants) for name, grants in sorted(permissions.items())}
-
-    def grant(
-        self,
-        plugin: str,
-        service: str,
-        *,
-        models: Sequence[str] | None = None,
-        expires: float | datetime | None = None,
-        days: float | None = None,
-        export: bool = True,
-    ) -> Grant:
-        """Let a plugin have one service; a former grant for that service is replaced.
-
-        Args:
-            plugin: Who.
-            service: What.
-            models: Names or patterns (``anthropic.*``); all, when left out. Providers state the model of each
-                call, and refuse others before anything is sent.
-            expires: Until when: seconds since the epoch, or a ``datetime`` with its zone.
-            days: For how long, instead of ``expires``.
-            export: False lets only providers use it for the plugin (``provider_access``).
-
-        Raises:
-            ConfigurationError: A name or a time cannot be used.
-        """
-        plugin = check_name(plugin, what="plugin")
-        made = Grant(
-            service=check_name(service, what="service"),
-            models=None if models is None else _model_names(models),
-            export=export,
-            expires=self._expiry(expires, days),
-        )
-
-        def add(document: Document) -> None:
-            others = [each for each in document.permissions.get(plugin, ()) if each.service != made.service]
-            document.permissions[plugin] = [*others, made]
-
-        self._change("grant", add, plugin=plugin, service=made.service)
-        return made
-
-    def revoke(self, plugin: str, service: str | None = None) -> bool:
-        """Take one service, or everything, from a plugin, from its next call on.
-
-        Returns:
-            Whether there was something to take.
-        """
-        document = self._vault.snapshot()
-        held = () if document is None else document.permissions.get(plugin, ())
-        if not any(service in (None, each.service) for each in held):
-            return False
-        plugin, service = check_name(plugin, what="plugin"), service and check_name(service, what="service")
-
-        def take(document: Document) -> bool:
-            before = document.permissions.get(plugin, [])
-            left = [each for each in before if service is not None and each.service != service]
-            if left:
-                document.permissions[plugin] = left
-            else:
-                document.permissions.pop(plugin, None)
-            return len(left) < len(before)
-
-        return self._change("revoke", take, plugin=plugin, service=service)
-
-    def enable_access_control(self, enabled: bool = True) -> None:  # noqa: FBT001, FBT002 - the plan's signature
-        """Check permissions (the default), or let every plugin have everything. Kept in the store, and audited."""
-
-        def switch(document: Document) -> None:
-            document.access_control = bool(enabled)
-
-        self._change("enable_access_control" if enabled else "disable_access_control", switch)
-
-    def check_permission(self, plugin: str, service: str, *, model: str | None = None) -> bool:
-        """Whether a plugin would get a credential now. Hands out nothing, and writes no audit line."""
-        document = self._vault.snapshot()
-        if document is None:
-            return False
-        stated = None if model is None else _stated(model)
-        return decide(document, plugin, service, model=stated, now=self._clock()).allowed
-
     # --- inside
 
     def _set(self, operation: str, service: str, kind: Kind, value: object, *, overlap: float | None = None) -> None:
@@ -426,7 +323,7 @@ class ApiKeyManager(Upkeep):
         for_provider: bool = False,
     ) -> Value | None:
         document = self._vault.snapshot()
-        service, model = check_name(service, what="service"), None if model is None else _stated(model)
+        service, model = check_name(service, what="service"), None if model is None else check_model(model)
         decision = self._decide(document, plugin, service, model, for_provider=for_provider)
         kind: Kind = "api_key" if operation == "get_api_key" else "oauth_token"
         record = self._record(document, service, kind) if decision.allowed else None
@@ -439,7 +336,7 @@ class ApiKeyManager(Upkeep):
     def _permit_model(self, plugin: str | PluginHandle, service: str, models: Sequence[str]) -> None:
         document = self._vault.snapshot()
         service = check_name(service, what="service")
-        model, *aliases = map(_stated, models or [""])
+        model, *aliases = map(check_model, models or [""])
         decision = self._decide(document, plugin, service, model, aliases=aliases, for_provider=True)
         self._audit_decision(document, "use_model", plugin, service, decision, model=model)
         if not decision.allowed:
@@ -489,58 +386,6 @@ class ApiKeyManager(Upkeep):
             document, name, service, model=model, now=self._clock(), aliases=aliases, for_provider=for_provider
         )
 
-    def _expiry(self, expires: float | datetime | None, days: float | None) -> float | None:
-        if expires is not None and days is not None:
-            raise ConfigurationError("Give expires= or days=, not both.")
-        if days is not None:
-            return self._clock() + check_number(days, what="days") * _DAY
-        if isinstance(expires, datetime):
-            if expires.tzinfo is None:
-                raise ConfigurationError("expires= needs a time zone.", hint="datetime.now(timezone.utc) + …")
-            return expires.timestamp()
-        return None if expires is None else check_number(expires, what="expires")
-
-
-@clears_tracebacks
-class ProviderAccess:
-    """What a provider needs of a manager, and no more. Made by ``ApiKeyManager.provider_access``."""
-
-    def __init__(
-        self,
-        get_api_key: Callable[[str], Value | None],
-        get_secure: Callable[..., Value | None],
-        permit_model: Callable[[str | PluginHandle, str, Sequence[str]], None],
-    ) -> None:
-        self._get_api_key = get_api_key
-        self._get_secure = get_secure
-        self._permit_model = permit_model
-
-    def __repr__(self) -> str:
-        return "ProviderAccess()"
-
-    def get_api_key(self, service: str) -> str | dict[str, Any] | None:
-        """As the manager's."""
-        return self._get_api_key(service)
-
-    def get_api_key_secure(
-        self, plugin: str | PluginHandle, service: str, *, model: str | None = None
-    ) -> str | dict[str, Any] | None:
-        """As the manager's, for use on the plugin's behalf. Before each call, ``permit_model`` must be asked."""
-        return self._get_secure("get_api_key", plugin, service, model, for_provider=True)
-
-    def permit_model(self, plugin: str | PluginHandle, service: str, models: Sequence[str]) -> None:
-        """Return if the plugin may use a model; every call is a line in the audit log.
-
-        Args:
-            plugin: Its name or handle.
-            service: Whose model.
-            models: What it is called on the wire, and then its other names; a grant for one of them is enough.
-
-        Raises:
-            KeyAccessDeniedError: It was not granted, or no longer is.
-        """
-        self._permit_model(plugin, service, models)
-
 
 def _plugin_name(plugin: str | PluginHandle) -> str:
     return plugin.name if isinstance(plugin, PluginHandle) else check_name(plugin, what="plugin")
@@ -553,17 +398,3 @@ def _denied(plugin: str | PluginHandle, service: str, what: str, decision: Decis
         phase="credentials",
         hint=f"The application's owner can allow it: apex-llm keys grant {name} {service}",
     )
-
-
-def _stated(model: str) -> str:
-    """A model's name as a caller states it: any text, so that a grant decides and the log can tell."""
-    with contextlib.suppress(UnicodeEncodeError):
-        if isinstance(model, str) and model.encode():  # pyright: ignore[reportUnnecessaryIsInstance]
-            return model if type(model) is str else str.__str__(model)
-    raise ConfigurationError(f"A model is a text, not {model!r:.50}.")
-
-
-def _model_names(models: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(models, str):
-        raise ConfigurationError("models is a list of names, not one string.", hint=f"Write [{models!r}].")
-    return tuple(check_name(each, what="model") for each in models)

@@ -7,7 +7,7 @@ ever keeps a key in a plain file.
 from __future__ import annotations
 
 __all__ = [
-    "SEALED_IDENTITY", "Keyring", "MasterKey", "Passphrase", "PassphraseSource", "Place", "Unlocker", "UnlockerStatus",
+    "Keyring", "MasterKey", "Passphrase", "PassphraseSource", "Place", "Unlocker", "UnlockerStatus",
     "generate_master_key", "read_master_key",
 ]  # fmt: skip
 
@@ -25,10 +25,10 @@ import msgspec
 from apex_llm.errors import KeyStoreError, NoUnlockerError, WrongPassphraseError
 from apex_llm.keys.bech32 import identity_from_bytes, identity_to_bytes
 from apex_llm.keys.keyrings import KeyringBackend, describe_keyring, find_keyring, get_entry, remove_entry, set_entry
+from apex_llm.keys.layout import SEALED_IDENTITY
 from apex_llm.keys.passphrase import decrypt_with_passphrase, encrypt_with_passphrase, normalized
 from apex_llm.types.secrets import Secret
 
-SEALED_IDENTITY = "identity.age"
 PassphraseSource: TypeAlias = str | Secret | Callable[[], str | Secret | None]
 """The passphrase, or who asks for it; ``None`` from the callback means that there is none."""
 

@@ -7,7 +7,7 @@ store is the old one or the new one. A store that does not open is never taken f
 
 from __future__ import annotations
 
-__all__ = ["BACKUPS", "STORE_FILE", "STORE_TWINS", "Anchor", "Vault"]
+__all__ = ["Vault"]
 
 import contextlib
 import logging
@@ -16,48 +16,25 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from apex_llm.errors import (
-    KeyStoreError,
-    NoKeyStoreError,
-    NoUnlockerError,
-    TamperedError,
-    UnsupportedFormatError,
-    WrongPassphraseError,
-)
-from apex_llm.keys.agefile import MAX_FILE_BYTES, check_header, decrypt, encrypt, new_identity, recipient_of
-from apex_llm.keys.audit import AUDIT_FILE, tells_of_no_store
+from apex_llm.errors import KeyStoreError, NoKeyStoreError, WrongPassphraseError
+from apex_llm.keys.agefile import MAX_FILE_BYTES, decrypt, encrypt, recipient_of
 from apex_llm.keys.document import AuditHead, Document, Recipients, new_document, read_document, write_document
 from apex_llm.keys.files import SECOND_NAME, Directory, NoDirectoryError, Signature, signature_of
+from apex_llm.keys.keychain import Keychain
+from apex_llm.keys.layout import AUDIT_FILE, BACKUPS, LOCK_FILE, SEALED_IDENTITY, STORE_FILE, STORE_TWINS
+from apex_llm.keys.lineage import Anchor, Lineage, traces_of_a_store
 from apex_llm.keys.os_layer import OsLayer
-from apex_llm.keys.unlockers import SEALED_IDENTITY, Place, Unlocker
+from apex_llm.keys.unlockers import Unlocker
 
-STORE_FILE = "store.age"
-BACKUPS = tuple(f"{STORE_FILE}.bak.{number}" for number in (1, 2, 3))
-STORE_TWINS = (SECOND_NAME, BACKUPS[0])
-"""What else the store's file may be called while it becomes a backup, or after that was cut short."""
-_LOCK_FILE = "store.lock"
 _MAX_IDENTITY_BYTES = 64 << 10
-_MAX_BEGUN_LOG = 1 << 10
 _READS = 3  # of a store that is replaced while its keys are asked for
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
-
-
-class Anchor(Protocol):
-    """Keeps one short text outside the store, so that an older store put in its place is noticed."""
-
-    def read(self) -> str | None:
-        """What was last written."""
-        ...
-
-    def write(self, value: str) -> None:
-        """Keep ``value``."""
-        ...
 
 
 class _Loaded(msgspec.Struct):
@@ -83,18 +60,14 @@ class Vault:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.path = path
-        self.unlockers: list[Unlocker] = list(unlockers)
-        self.opened_by: Unlocker | None = None
+        self.keychain = Keychain(unlockers, self)
         self._layer = layer
-        self._anchor = anchor
-        self._minimum_generation = minimum_generation
+        self._lineage = Lineage(str(path / STORE_FILE), anchor, minimum_generation)
         self._lock_timeout = lock_timeout
         self._clock = clock
         self._tell_loaded = loaded
         self._sleep = sleep
-        self._identities: list[str] = []
         self._cached: tuple[Signature, Document] | None = None
-        self._known = ("", 0)
         self._unsettled: Document | None = None
         self._store_path = str(path / STORE_FILE)
         self._process = os.getpid()
@@ -149,31 +122,30 @@ class Vault:
         """Drop keys and contents from memory, as far as Python allows; the next use unlocks again."""
         with self._guarded():
             self._cached = None
-            self._identities = []
+            self.keychain.forget()
 
     def _load_now(self) -> _Loaded | None:
         try:
             with Directory.opened(self.path, self._layer) as directory:
                 return self._load(directory)
         except NoDirectoryError:
-            self._check_absence([], self._anchored())
+            self._lineage.check_absence([], self._lineage.anchor())
             return None
 
     def _load(self, directory: Directory, *, to_change: bool = False) -> _Loaded | None:
         """Read and check the store. With ``to_change`` the document is the caller's own, and not the cached one."""
-        # Before the file: a writer that comes between must make the store look newer, never older.
-        anchored = self._anchored()
+        anchored = self._lineage.anchor()
         what = directory.full(STORE_FILE)
         looks = _READS
         while True:
             looks -= 1
             found = directory.read(STORE_FILE, limit=MAX_FILE_BYTES, twins=STORE_TWINS)
             if found is None:
-                self._check_absence(self._traces(directory), anchored)
+                self._lineage.check_absence(traces_of_a_store(directory), anchored)
                 return None
             content, signature = found
             try:
-                plaintext = self._decrypted(content, what)
+                plaintext = self.keychain.decrypted(content, what=what)
             except WrongPassphraseError:
                 # If it was rotated meanwhile, the keys are newer than what was read.
                 if not looks or self._is_on_disk(signature):
@@ -181,96 +153,15 @@ class Vault:
             else:
                 break
         document = read_document(plaintext, what=what)
-        self._check_generation(document, anchored)
-        self._known = (document.store_id, document.generation)
+        self._lineage.check(document, anchored)
+        self._lineage.saw(document)
         if not to_change:
             self._remember(signature, document)
         return _Loaded(document, content, signature)
 
-    def _anchored(self) -> str | None:
-        return self._anchor.read() if self._anchor is not None else None
-
     def _remember(self, signature: Signature, document: Document) -> None:
-        self._known = (document.store_id, document.generation)
         self._cached = (signature, document)
         self._tell_loaded(document)
-
-    def _traces(self, directory: Directory) -> list[str]:
-        """What a store leaves when it goes. A creation that was cut short leaves a log too, which is none."""
-        names = directory.names()
-        traces = [name for name in names if name in BACKUPS]
-        if AUDIT_FILE in names:
-            try:
-                found = directory.read(AUDIT_FILE, limit=_MAX_BEGUN_LOG)
-            except UnsupportedFormatError:  # it is longer
-                return [*traces, AUDIT_FILE]
-            if found is not None and not tells_of_no_store(found[0]):
-                traces.append(AUDIT_FILE)
-        return traces
-
-    def _check_absence(self, traces: Sequence[str], anchored: str | None = None) -> None:
-        """Somebody took the store away, or it was never there: not the same thing."""
-        if not traces and not anchored and not self._known[1] and not self._minimum_generation:
-            return
-        trace = traces[0] if traces else "the generation that was last seen"
-        raise KeyStoreError(
-            f"{self._store_path} is missing, but there was one: {trace} is still known.",
-            hint=f"Restore it: cp {STORE_FILE}.bak.1 {STORE_FILE}. Or remove every trace to begin a new store.",
-        )
-
-    def _check_generation(self, document: Document, anchored: str | None) -> None:
-        floor = self._minimum_generation
-        known_id, known_generation = self._known
-        if known_id:
-            floor = max(floor, known_generation)
-        if anchored:
-            anchored_id, _, anchored_generation = anchored.partition(":")
-            known_id = known_id or anchored_id
-            floor = max(floor, int(anchored_generation) if anchored_generation.isdecimal() else 0)
-        if known_id and document.store_id != known_id:
-            raise TamperedError(
-                f"{self._store_path} is another store than the one that was there before.",
-                hint="Somebody replaced it. Backups of the former one may be beside it.",
-            )
-        if document.generation < floor:
-            raise TamperedError(
-                f"{self._store_path} is of generation {document.generation}, but {floor} has been seen: "
-                "an older store was put in its place.",
-                hint="If you restored a backup yourself, begin a new anchor and open it in a new process.",
-            )
-
-    def _decrypted(self, content: bytes, what: str) -> bytes:
-        check_header(content, expected="X25519", what=what)
-        if self._identities:
-            try:
-                return decrypt(content, self._identities, what=what)
-            except WrongPassphraseError:
-                self._identities = []  # rotated by another process, perhaps
-        refusals: list[str] = []
-        mismatch: WrongPassphraseError | None = None
-        for unlocker in self.unlockers:
-            found = unlocker.identities(self)
-            if isinstance(found, str):
-                refusals.append(f"{unlocker.name}: {found}")
-                continue
-            try:
-                plaintext = decrypt(content, found, what=what)
-            except WrongPassphraseError as error:
-                mismatch = mismatch or error
-                refusals.append(f"{unlocker.name}: another key")
-                continue
-            self._identities, self.opened_by = found, unlocker
-            return plaintext
-        if mismatch is not None:
-            raise mismatch
-        raise self._nothing_opens(refusals)
-
-    def _nothing_opens(self, refusals: Sequence[str]) -> NoUnlockerError:
-        return NoUnlockerError(
-            f"Nothing that could open the key store in {self.path} was given ({'; '.join(refusals)}).",
-            hint="Give passphrase=, set APEX_LLM_MASTER_KEY, APEX_LLM_MASTER_KEY_FILE or "
-            "APEX_LLM_MASTER_KEY_COMMAND, or use a system keyring.",
-        )
 
     # --- what unlockers see
 
@@ -320,14 +211,14 @@ class Vault:
             NoUnlockerError: Nothing could keep or give the key.
         """
         with self._guarded():
-            unlocker, identities, commit = self._key_for_new_store(by)
+            unlocker, identities, commit = self.keychain.for_new_store(by)
             with self._transaction(create=True) as (directory, loaded):
                 if loaded is not None:
                     if may_exist:
                         return
                     raise KeyStoreError(f"There is a key store in {self.path} already.", hint="Open it instead.")
                 commit(self)
-                self._identities, self.opened_by = identities, unlocker
+                self.keychain.identities, self.keychain.opened_by = identities, unlocker
                 document = new_document(recipient_of(identities[0]), recovery, now=self._clock())
                 try:
                     self._save(directory, document, None, head=head)
@@ -335,24 +226,6 @@ class Vault:
                     if not self.is_there():
                         directory.discard(AUDIT_FILE)
                     raise
-
-    def _key_for_new_store(self, by: Unlocker | None) -> tuple[Unlocker, list[str], Callable[[Place], None]]:
-        """Who will open the store, with which identities, and what puts them there."""
-        refusals: list[str] = []
-        for unlocker in [by] if by is not None else self.unlockers:
-            # One that has a key already: the operator's, or one left by a creation that was cut short.
-            found = unlocker.identities(self)
-            if not isinstance(found, str):
-                return unlocker, found, _nothing_to_do
-            refusals.append(f"{unlocker.name}: {found}")
-            if unlocker.can_store:
-                identity = new_identity()
-                try:
-                    (commit,) = unlocker.prepare([[identity]])
-                except NoUnlockerError:
-                    continue
-                return unlocker, [identity], commit
-        raise self._nothing_opens(refusals)
 
     def change(
         self,
@@ -396,13 +269,13 @@ class Vault:
             with Directory.opened(self.path, self._layer, create=create) as directory:
                 with self._locked(directory):
                     yield directory, self._load(directory, to_change=True)
-                    if self._anchor is not None:
+                    if self._lineage.anchored:
                         self._settle(directory)  # nobody else may move the anchor meanwhile
                 # Others may write while this waits for the disk; what they build on becomes durable with theirs.
                 self._settle(directory)
             del former
         except NoDirectoryError:
-            self._check_absence([], self._anchored())
+            self._lineage.check_absence([], self._lineage.anchor())
             raise self.no_store() from None
 
     @contextlib.contextmanager
@@ -419,7 +292,7 @@ class Vault:
             raise self.no_store() from None
 
     def _locked(self, directory: Directory) -> contextlib.AbstractContextManager[None]:
-        return directory.locked(_LOCK_FILE, timeout=self._lock_timeout, taken=self._remember_lock, sleep=self._sleep)
+        return directory.locked(LOCK_FILE, timeout=self._lock_timeout, taken=self._remember_lock, sleep=self._sleep)
 
     def _remember_lock(self, descriptor: int | None) -> None:
         self._lock_descriptor = descriptor
@@ -441,7 +314,7 @@ class Vault:
         document.audit_head = head(document)
         _retire(document, self._clock())
         recipients = document.recipients
-        if recipients.retiring and recipients.primary in {recipient_of(key) for key in self._identities[:1]}:
+        if recipients.retiring and recipients.primary == recipient_of(self.keychain.identities[0]):
             recipients.retiring = []
         plaintext = write_document(document)
         content = encrypt(plaintext, recipients.all())
@@ -449,7 +322,7 @@ class Vault:
         temporary = directory.write_temporary(content)
         try:
             written = directory.read(temporary, limit=MAX_FILE_BYTES)
-            if written is None or decrypt(written[0], self._identities, what="The new store") != plaintext:
+            if written is None or decrypt(written[0], self.keychain.identities, what="The new store") != plaintext:
                 raise KeyStoreError(
                     "The new store could not be read back as it was written. The old one is in place.",
                     hint="Check the disk.",
@@ -462,13 +335,13 @@ class Vault:
         except BaseException:
             directory.discard(temporary)
             raise
-        self._known = (document.store_id, document.generation)
+        self._lineage.saw(document)
         self._unsettled = document
         with contextlib.suppress(OSError):  # the next reader opens it, and says what is wrong
             self._remember(signature_of(self._layer.look(self._store_path)), document)
 
     def _settle(self, directory: Directory) -> None:
-        """Make what was saved durable, and then move the anchor: one that is ahead would refuse the store."""
+        """Make what was saved durable, and then move the anchor."""
         document, self._unsettled = self._unsettled, None
         if document is None:
             return
@@ -477,11 +350,7 @@ class Vault:
         except KeyStoreError as error:
             error.hint = "The change was made, but may be lost if the power fails now. Check the disk."
             raise
-        if self._anchor is not None:
-            try:
-                self._anchor.write(f"{document.store_id}:{document.generation}")
-            except Exception as error:  # noqa: BLE001 - an anchor that lags behind only promises less
-                _LOG.warning("The anchor of the key store could not be written (%s).", type(error).__name__)
+        self._lineage.move_anchor(document)
 
     def _keep(self, directory: Directory, content: bytes) -> None:
         """Make the store as it is, which is ``content``, the newest backup: linked where that can be, else copied."""
@@ -510,13 +379,14 @@ class Vault:
                 who was given the new one: for keys that only an operator can put in place.
             head: As for ``change``.
         """
+        keychain = self.keychain
         with self._guarded():
             if self.snapshot() is None:
                 raise self.no_store()
-            former, source = list(self._identities), self.opened_by
+            former, source = list(keychain.identities), keychain.opened_by
             put_both, put_new = target.prepare([[new, *former], [new]])
             with self._transaction() as (directory, loaded):
-                if loaded is None or self._identities != former:
+                if loaded is None or keychain.identities != former:
                     raise KeyStoreError("The master key was rotated by another process meanwhile.", hint="Try again.")
                 document = loaded.document
                 recipients = document.recipients
@@ -524,7 +394,7 @@ class Vault:
                 recipients.primary = recipient_of(new)
                 document.rotation.last["master_key"] = self._clock()
                 # The first one counts as given from outside: see _save.
-                self._identities = [*former, new] if keep_former else [new, *former]
+                keychain.identities = [*former, new] if keep_former else [new, *former]
                 sealed = self.read_identity_file()
                 try:
                     self._save(directory, document, loaded, head=head, before=lambda: put_both(self))
@@ -534,18 +404,18 @@ class Vault:
                 self._settle(directory)
                 _afterwards(lambda: put_new(self))
                 if not keep_former:
-                    self._identities = [new]
+                    keychain.identities = [new]
                     # Nobody can open them any more, except a thief of the former key.
                     for name in BACKUPS:
                         directory.discard(name)
-            self.opened_by = target
-            self.unlockers = [target if each.name == target.name else each for each in self.unlockers]
+            keychain.opened_by = target
+            keychain.unlockers = [target if each.name == target.name else each for each in keychain.unlockers]
             if source is not None and source.name != target.name:
                 _afterwards(lambda: source.forget(self))
 
     def _retiring(self, recipients: Recipients) -> list[str]:
         """Whom a rotation keeps: the primary, and who opened the store, if the primary was never put in place."""
-        in_place = recipient_of(self._identities[0])
+        in_place = recipient_of(self.keychain.identities[0])
         return [recipients.primary, *(each for each in recipients.retiring if each == in_place)]
 
     def _take_back(self, directory: Directory, content: bytes, sealed: bytes | None, identities: list[str]) -> None:
@@ -553,13 +423,9 @@ class Vault:
         with contextlib.suppress(KeyStoreError):
             found = directory.read(STORE_FILE, limit=MAX_FILE_BYTES, twins=STORE_TWINS)
             if found is not None and found[0] == content:
-                self._identities = identities
+                self.keychain.identities = identities
                 if self.read_identity_file() != sealed:
                     self.write_identity_file(sealed)
-
-    def opens_with_recovery(self, document: Document) -> bool:
-        """Whether it was opened with the recovery key."""
-        return document.recipients.recovery in {recipient_of(key) for key in self._identities}
 
     def read_backup(self, name: str) -> Document | None:
         """A backup, if it is there and opens with the key in use.
@@ -572,7 +438,7 @@ class Vault:
             found = directory.read(name, limit=MAX_FILE_BYTES, twins=twins)
             if found is None:
                 return None
-            return read_document(decrypt(found[0], self._identities, what=name), what=name)
+            return read_document(decrypt(found[0], self.keychain.identities, what=name), what=name)
 
     # --- threads and processes
 
@@ -597,10 +463,6 @@ def _afterwards(act: Callable[[], None]) -> None:
         act()
     except KeyStoreError as error:
         _LOG.warning("The master key was rotated, but the former one could not be removed: %s", error.message)
-
-
-def _nothing_to_do(place: Place) -> None:
-    """The key is where it belongs."""
 
 
 def _retire(document: Document, now: float) -> None:

@@ -42,6 +42,7 @@ class Terminal:
         self._ours, theirs = os.openpty()
 
         def take_terminal() -> None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background processes ignore it
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         self._process = subprocess.Popen(
