@@ -25,8 +25,9 @@ import msgspec
 
 from apex_llm.errors import KeyStoreError, TamperedError
 from apex_llm.keys.document import AuditHead, Document, Value
-from apex_llm.keys.files import Directory, translated
+from apex_llm.keys.files import Directory
 from apex_llm.keys.layout import AUDIT_FILE
+from apex_llm.keys.os_errors import translated
 from apex_llm.keys.os_layer import OsLayer
 from apex_llm.types.decoders import decoder_for
 

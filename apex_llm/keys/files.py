@@ -8,21 +8,19 @@ ends here.
 
 from __future__ import annotations
 
-__all__ = ["SECOND_NAME", "Directory", "NoDirectoryError", "Signature", "signature_of", "translated"]
+__all__ = ["SECOND_NAME", "Directory", "NoDirectoryError", "Signature", "signature_of"]
 
 import contextlib
-import errno
 import os
-import random
 import stat
 import sys
-import threading
-import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from apex_llm.errors import KeyStoreError, LockedError, PermissionsTooOpenError, UnsupportedFormatError
+from apex_llm.errors import LockedError, UnsupportedFormatError
+from apex_llm.keys.locking import wait_for_lock
+from apex_llm.keys.os_errors import refused, translated
 from apex_llm.keys.os_layer import OsLayer
 
 Signature: TypeAlias = tuple[int, int, int, int, int]
@@ -35,38 +33,10 @@ SECOND_NAME = f"{_TEMPORARY_PREFIX}backup{_TEMPORARY_SUFFIX}"
 _OTHERS = 0o077
 _LOOKS = 3  # for the second name of a file that has two
 _REPLACED = 5  # times that a file is opened anew; some file systems give it another number each time
-_HINTS = {
-    errno.ENOSPC: "The disk is full. Free some space; the store is as it was.",
-    errno.EDQUOT: "The disk quota is used up. Free some space; the store is as it was.",
-    errno.EFBIG: "A limit on file sizes (ulimit -f) is too low for the store.",
-    errno.EROFS: "The file system is read-only. Point APEX_LLM_HOME to a directory that can be written.",
-    errno.EACCES: "This user may not write there. Point APEX_LLM_HOME to a directory of your own.",
-    errno.EPERM: "This user may not do that there. Point APEX_LLM_HOME to a directory of your own.",
-    errno.EIO: "The disk reports a fault. Check it, and keep a copy of the store and its backups.",
-    errno.ENOENT: "It is not there. Check the path, or APEX_LLM_HOME.",
-    errno.ENOTDIR: "A part of the path is not a directory. Check APEX_LLM_HOME.",
-    errno.EMFILE: "The process has too many files open.",
-}
 
 
 class NoDirectoryError(FileNotFoundError):
     """There is no such directory. Other missing files, such as those that a caller's callback looked for, are none."""
-
-
-def translated(error: OSError, what: str) -> KeyStoreError:
-    """A failed system call as our error, with what to do next. ``what`` begins the sentence."""
-    if error.errno in (errno.ELOOP, errno.EMLINK):
-        return _refused(what, "is a symbolic link, or becomes one on the way")
-    reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    name = errno.errorcode.get(error.errno or 0)
-    return KeyStoreError(f"{what} failed: {reason}.", code=name, hint=_HINTS.get(error.errno or 0))
-
-
-def _refused(what: str, why: str, hint: str | None = None) -> PermissionsTooOpenError:
-    return PermissionsTooOpenError(
-        f"{what}: refused, because it {why}.",
-        hint=hint or "Somebody may have put it there. Look at it, and remove it if it is not yours.",
-    )
 
 
 def signature_of(found: os.stat_result) -> Signature:
@@ -77,17 +47,17 @@ def signature_of(found: os.stat_result) -> Signature:
 def _check(found: os.stat_result, what: str, *, directory: bool, names: int = 1) -> None:
     kind = stat.S_ISDIR if directory else stat.S_ISREG
     if not kind(found.st_mode):
-        raise _refused(what, f"is not a {'directory' if directory else 'regular file'}")
+        raise refused(what, f"is not a {'directory' if directory else 'regular file'}")
     if sys.platform == "win32":
         return
     if found.st_uid != os.geteuid():
-        raise _refused(what, f"belongs to the user with id {found.st_uid}, not to {os.geteuid()}")
+        raise refused(what, f"belongs to the user with id {found.st_uid}, not to {os.geteuid()}")
     mode = stat.S_IMODE(found.st_mode)
     if mode & _OTHERS:
         wanted = "700" if directory else "600"
-        raise _refused(what, f"has mode {mode:04o}, so that others can use it", f"If nobody did: chmod {wanted} it.")
+        raise refused(what, f"has mode {mode:04o}, so that others can use it", f"If nobody did: chmod {wanted} it.")
     if not directory and found.st_nlink > names:
-        raise _refused(what, f"has {found.st_nlink} names (hard links)")
+        raise refused(what, f"has {found.st_nlink} names (hard links)")
 
 
 class Directory:
@@ -323,7 +293,11 @@ class Directory:
         try:
             try:
                 _check(self._layer.status(descriptor), self.full(name), directory=False)
-                self._wait_for_lock(descriptor, name, timeout, sleep)
+                if not wait_for_lock(self._layer, descriptor, seconds=timeout, sleep=sleep):
+                    raise LockedError(
+                        f"{self.full(name)} was held by another process for {timeout:g} seconds.",
+                        hint="Try again. If nothing else uses the store, look for a process that hangs.",
+                    )
             except OSError as error:
                 raise translated(error, what) from error
             taken(descriptor)
@@ -335,24 +309,6 @@ class Directory:
                     self._layer.unlock(descriptor)
         finally:
             self._let_go(descriptor)
-
-    def _wait_for_lock(self, descriptor: int, name: str, timeout: float, sleep: Callable[[float], None]) -> None:
-        if self._layer.lock(descriptor):
-            return
-        waiter = None if sys.platform == "win32" else _LockWaiter.started(self._layer, descriptor)
-        if waiter is not None:
-            if waiter.wait(timeout):
-                return
-        else:
-            deadline = time.monotonic() + timeout
-            while time.monotonic() < deadline:
-                sleep(random.uniform(0.0005, 0.003))
-                if self._layer.lock(descriptor):
-                    return
-        raise LockedError(
-            f"{self.full(name)} was held by another process for {timeout:g} seconds.",
-            hint="Try again. If nothing else uses the store, look for a process that hangs.",
-        )
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Generator[tuple[int, int]]:
@@ -393,56 +349,3 @@ class Directory:
         finally:
             with contextlib.suppress(OSError):
                 self._layer.unlock(descriptor)
-
-
-class _LockWaiter:
-    """Waits for a file lock in the kernel's queue, which is fair, and gives up after a while, which the kernel cannot.
-
-    A thread waits on a copy of the descriptor: the lock belongs to the open file and so to both.
-    """
-
-    def __init__(self, layer: OsLayer, descriptor: int) -> None:
-        self._layer = layer
-        self._copy = layer.duplicate(descriptor)
-        self._settled = threading.Event()
-        self._mutex = threading.Lock()
-        self._given_up = False
-        self._error: OSError | None = None
-
-    @classmethod
-    def started(cls, layer: OsLayer, descriptor: int) -> _LockWaiter | None:
-        """One that waits; ``None`` where no thread can be had: too many, or the interpreter is about to end."""
-        waiter = cls(layer, descriptor)
-        try:
-            threading.Thread(target=waiter._work, name="apex_llm-keys-lock", daemon=True).start()
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                layer.close(waiter._copy)
-            if isinstance(error, RuntimeError):
-                return None
-            raise
-        return waiter
-
-    def wait(self, seconds: float) -> bool:
-        """Whether the lock was had in time. Raises what the system call raised."""
-        try:
-            self._settled.wait(seconds)
-        finally:
-            with self._mutex:
-                self._given_up = not self._settled.is_set()
-        if self._error is not None:
-            raise self._error
-        return not self._given_up
-
-    def _work(self) -> None:
-        try:
-            self._layer.lock_waiting(self._copy)
-        except OSError as error:
-            self._error = error
-        with self._mutex:
-            if self._given_up and self._error is None:
-                with contextlib.suppress(OSError):
-                    self._layer.unlock(self._copy)
-            self._settled.set()
-        with contextlib.suppress(OSError):
-            self._layer.close(self._copy)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from apex_llm.errors import KeyStoreError, TamperedError, UnsupportedFormatError, WrongPassphraseError
-from apex_llm.keys.files import translated
+from apex_llm.keys.os_errors import translated
 from apex_llm.types.decoders import decoder_for
 
 DEFAULT_LEGACY_FILE = "~/.apex_agent_api_keys.enc"

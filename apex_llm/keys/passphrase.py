@@ -18,7 +18,7 @@ from typing import Literal
 
 from apex_llm.errors import KeyStoreError, NoUnlockerError, WrongPassphraseError
 from apex_llm.keys.agefile import check_header, load_pyrage
-from apex_llm.keys.files import translated
+from apex_llm.keys.os_errors import translated
 
 _SECONDS = 120.0
 # Everything secret goes through pipes: arguments and environment can be seen by others.

@@ -13,7 +13,7 @@ import msgspec
 from apex_llm.errors import ConfigurationError, KeyStoreError, UnsupportedFormatError
 from apex_llm.keys.agefile import MAX_FILE_BYTES, decrypt, encrypt, is_recipient
 from apex_llm.keys.document import Document, Grant, Kind, Value
-from apex_llm.keys.files import translated
+from apex_llm.keys.os_errors import translated
 from apex_llm.keys.os_layer import OsLayer
 from apex_llm.keys.passphrase import decrypt_with_passphrase, encrypt_with_passphrase
 from apex_llm.types.decoders import decoder_for
