@@ -305,8 +305,7 @@ class Directory:
                 yield
             finally:
                 taken(None)
-                with contextlib.suppress(OSError):
-                    self._layer.unlock(descriptor)
+                self._unlock(descriptor)
         finally:
             self._let_go(descriptor)
 
@@ -317,35 +316,33 @@ class Directory:
         What comes later, or in its place, is not seen. ``OSError`` passes through.
         """
         descriptor = self._layer.open_to_read(self._path, name, self._descriptor)
-        with self._closed_afterwards(descriptor):
-            with self._locked_descriptor(name, descriptor):
-                size = self._layer.status(descriptor).st_size
+        try:
+            self._lock(descriptor, name)
+            size = self._layer.status(descriptor).st_size
+            self._unlock(descriptor)
             yield descriptor, size
+        finally:
+            self._let_go(descriptor)
 
     @contextlib.contextmanager
     def appending(self, name: str) -> Generator[int]:
         """A descriptor of ``name``, locked, for appending and reading. ``OSError`` passes through."""
         for again in reversed(range(_REPLACED)):
             descriptor = self._layer.open_to_append(self._path, name, self._descriptor)
-            with self._closed_afterwards(descriptor), self._locked_descriptor(name, descriptor):
+            try:
+                self._lock(descriptor, name)
                 # It may have been replaced while this waited for the lock.
                 if not again or self._is(name, self._layer.status(descriptor)):
                     yield descriptor
                     return
+            finally:
+                self._unlock(descriptor)
+                self._let_go(descriptor)
 
-    @contextlib.contextmanager
-    def _closed_afterwards(self, descriptor: int) -> Generator[None]:
-        try:
-            yield
-        finally:
-            self._let_go(descriptor)
-
-    @contextlib.contextmanager
-    def _locked_descriptor(self, name: str, descriptor: int) -> Generator[None]:
+    def _lock(self, descriptor: int, name: str) -> None:
         _check(self._layer.status(descriptor), self.full(name), directory=False)
         self._layer.lock_waiting(descriptor)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                self._layer.unlock(descriptor)
+
+    def _unlock(self, descriptor: int) -> None:
+        with contextlib.suppress(OSError):
+            self._layer.unlock(descriptor)
