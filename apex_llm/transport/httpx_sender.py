@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import math
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 from apex_llm.errors import (
@@ -91,7 +91,13 @@ class HttpxSender:
             raise RequestTimeoutError("The deadline had passed before the request was sent.", phase="total")
         head_deadline = now + timeout.first_byte if request.stream and timeout.first_byte is not None else math.inf
         answer = await _send(
-            client, outgoing, host=host, proxy=self._proxy, deadline=deadline, head_deadline=head_deadline
+            client,
+            outgoing,
+            host=host,
+            proxy=self._proxy,
+            connect=timeout.connect,
+            deadline=deadline,
+            head_deadline=head_deadline,
         )
         response = HttpxResponse(answer, loop=loop, host=host, deadline=deadline, closings=self._closings)
         failure = response.check_head(request)
@@ -179,11 +185,43 @@ def _build(client: Any, request: HttpRequest, headers: list[tuple[str, str]]) ->
     return outgoing
 
 
+class _Tunnel:
+    """Bounds the way through a proxy as one: httpx bounds some steps of it each, and the proxy's own answer not at all.
+
+    httpx calls it as the ``trace`` of a request.
+    """
+
+    def __init__(self, scope: asyncio.Timeout, *, when: float, seconds: float) -> None:
+        self._scope = scope
+        self._when = when
+        self._seconds = seconds
+        self.until: float = math.inf
+        """When the connection must stand; infinite while none is being made."""
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith("connect_tcp.started"):
+            self.until = asyncio.get_running_loop().time() + self._seconds
+            self._scope.reschedule(min(self.until, self._when))
+        elif event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+            self.until = math.inf
+            self._scope.reschedule(None if self._when == math.inf else self._when)
+
+
 async def _send(
-    client: Any, outgoing: Any, *, host: str, proxy: str | None, deadline: float, head_deadline: float
+    client: Any,
+    outgoing: Any,
+    *,
+    host: str,
+    proxy: str | None,
+    connect: float | None,
+    deadline: float,
+    head_deadline: float,
 ) -> Any:
     when = min(deadline, head_deadline)
     scope = asyncio.timeout_at(None if when == math.inf else when)
+    tunnel: _Tunnel | None = None
+    if proxy is not None and connect is not None:
+        tunnel = outgoing.extensions["trace"] = _Tunnel(scope, when=when, seconds=connect)
     try:
         async with scope:
             # An authentication of the client's own would replace the signature.
@@ -191,6 +229,10 @@ async def _send(
     except TimeoutError as error:
         if not scope.expired():
             raise ConnectionFailedError(f"The connection to {host} failed.", kind="network", phase="head") from error
+        if tunnel is not None and tunnel.until <= when:
+            raise RequestTimeoutError(
+                f"No connection to {host} by way of the proxy {proxy} within {connect:g} s.", phase="connect"
+            ) from error
         if head_deadline < deadline:
             raise RequestTimeoutError(f"{host} did not begin to answer in time.", phase="head") from error
         raise RequestTimeoutError(f"The call to {host} was not over by its deadline.", phase="total") from error

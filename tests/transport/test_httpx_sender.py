@@ -7,6 +7,7 @@ import contextlib
 import gc
 import ssl
 import sys
+import time
 import warnings
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -22,7 +23,7 @@ from apex_llm.errors import ConfigurationError, ConnectionFailedError, ProtocolE
 from apex_llm.transport.http11_sender import Http11Sender
 from apex_llm.transport.httpx_sender import HttpxSender
 from apex_llm.transport.select import proxy_for, sender_for
-from apex_llm.types.http import HttpRequest, Origin
+from apex_llm.types.http import HttpRequest, Origin, Timeout
 
 ORIGIN = Origin("https", "bedrock-runtime.us-east-1.amazonaws.com", 443)
 
@@ -239,6 +240,55 @@ async def test_plain_http_is_forwarded(serve: Serve, client_tls: ssl.SSLContext)
     assert await response.read_all(limit=100) == b"by the proxy"
     assert proxy.lines == [b"POST http://model.test:8080/model/x:0/converse HTTP/1.1"]
     await sender.aclose()
+
+
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 200 Connection established\r\n\r\n"])
+async def test_a_tunnel_that_does_not_come_about_is_left_at_the_connect_timeout(
+    serve: Serve, client_tls: ssl.SSLContext, says: bytes
+) -> None:
+    """The proxy takes the connection and then says nothing, or nothing comes through what it says it has opened."""
+
+    async def play(connection: RawConnection) -> None:
+        await connection.reader.readuntil(b"\r\n\r\n")
+        await connection.send(says)
+        await connection.wait_closed_by_client()
+
+    proxy_server = await serve(play)
+    origin = Origin("https", "model.test", 443)
+    sender = sender_for(origin, environ={"HTTPS_PROXY": proxy_server.origin.url}, ssl_context=client_tls)
+    began = time.monotonic()
+
+    with pytest.raises(RequestTimeoutError) as caught:
+        await sender(request_to(origin, timeout=Timeout(connect=0.2, total=30)))
+
+    assert caught.value.phase == "connect"
+    assert time.monotonic() - began < 5
+    await sender.aclose()
+    assert await proxy_server.drained()
+
+
+async def test_a_slow_answer_through_a_tunnel_is_not_held_to_the_connect_timeout(
+    serve: Serve, authority: trustme.CA, client_tls: ssl.SSLContext
+) -> None:
+    async def slowly(connection: RawConnection) -> None:
+        while await connection.read_request() is not None:
+            await asyncio.sleep(0.4)
+            await connection.send(http_answer(b"at last"))
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("model.test").configure_cert(context)
+    server = await serve(slowly, tls=context)
+    proxy_server = await serve(Proxy())
+    origin = Origin("https", "model.test", server.port)
+    sender = sender_for(origin, environ={"HTTPS_PROXY": proxy_server.origin.url}, ssl_context=client_tls)
+
+    for _ in range(2):  # on a new connection, and on the same one
+        response = await sender(request_to(origin, timeout=Timeout(connect=0.3, total=30)))
+        assert await response.read_all(limit=100) == b"at last"
+
+    assert proxy_server.accepted == 1
+    await sender.aclose()
+    await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize(
