@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AzureToken", "HeaderKind", "azure_api_key", "azure_bearer", "jwt_expiry", "seconds_of"]
+__all__ = ["AzureToken", "HeaderKind", "azure_api_key", "azure_bearer", "jwt_expiry", "kind_mismatch", "seconds_of"]
 
 import base64
 import binascii
@@ -55,6 +55,23 @@ def jwt_expiry(token: str) -> float | None:
         return seconds_of(decoder_for(_Claims).decode(claims).exp)
     except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError):
         return None
+
+
+def kind_mismatch(token: AzureToken) -> str | None:
+    """What to do about a key that was given as a token, a token as a key, or a key of another service.
+
+    A guess by its looks, so it is for the hint of a refusal, and refuses nothing by itself.
+    """
+    value = token.value.reveal()
+    if token.header == "api-key" and value.startswith("eyJ") and value.count(".") == 2:
+        return f"{token.source} is an Entra token: pass it as azure_ad_token=, or set AZURE_OPENAI_AD_TOKEN."
+    if token.header == "bearer" and value.isalnum() and len(value) in {32, 84}:
+        return f"{token.source} looks like a resource's key: pass it as api_key=, or set AZURE_OPENAI_API_KEY."
+    if value.startswith("sk-"):
+        return (
+            f"{token.source} looks like a key of OpenAI's own service. Take the resource's, from 'Keys and Endpoint'."
+        )
+    return None
 
 
 def seconds_of(value: object) -> float | None:

@@ -9,12 +9,14 @@ import pytest
 
 from apex_llm import (
     ApexLlmError,
+    AuthenticationError,
     AzureOpenAIProvider,
     BedrockProvider,
     ConfigurationError,
     ConnectionFailedError,
     InvalidEndpointError,
     MissingCredentialsError,
+    ModelNotFoundError,
 )
 from apex_llm.emulator import Emulator
 from apex_llm.providers.azure_openai.endpoints import azure_surface
@@ -231,3 +233,36 @@ async def test_a_proxy_that_is_not_there_is_blamed_by_name_instead_of_the_servic
     assert caught.value.message == f"127.0.0.1:{port} (the proxy) refused the connection."
     assert caught.value.kind == "proxy"
     assert "HTTPS_PROXY" in (caught.value.hint or "")
+
+
+JWT = "eyJhbGciOiJub25lIn0.eyJhdWQiOiJ4In0.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize(
+    ("config", "hint"),
+    [
+        ({"api_key": JWT}, "AZURE_OPENAI_AD_TOKEN"),
+        ({"azure_ad_token": "0123456789abcdef" * 2}, "AZURE_OPENAI_API_KEY"),
+        ({"api_key": "sk-proj-abc"}, "OpenAI's own service"),
+    ],
+)
+async def test_a_refused_key_that_looks_like_another_kind_is_told_apart(
+    config: dict[str, Any], hint: str, emulator: Emulator
+) -> None:
+    async with AzureOpenAIProvider(**config) as azure:
+        with pytest.raises(AuthenticationError) as caught:
+            await azure.generate_text("Hi", model="gpt-4.1")
+
+    assert hint in (caught.value.hint or "")
+    assert next(iter(config.values())) not in str(caught.value)
+
+
+async def test_a_short_name_that_was_misspelt_is_guessed(emulator: Emulator) -> None:
+    async with BedrockProvider() as bedrock:
+        with pytest.raises(ModelNotFoundError) as caught:
+            await bedrock.generate_text("Hi", model="cluade")
+        with pytest.raises(ModelNotFoundError) as unlike:
+            await bedrock.generate_text("Hi", model="anthropic.claude-1")
+
+    assert (caught.value.hint or "").startswith("Did you mean 'claude'?")
+    assert "Did you mean" not in (unlike.value.hint or "")

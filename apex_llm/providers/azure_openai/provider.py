@@ -17,8 +17,10 @@ from apex_llm.codecs.azure_failures import azure_failure
 from apex_llm.codecs.chat.openai_chat import OpenAIChatCodec
 from apex_llm.codecs.chat.openai_chat_profile import DISPENSABLE, profile_for
 from apex_llm.credentials.azure import AzureCredentials, azure_credentials
+from apex_llm.credentials.azure_tokens import kind_mismatch
 from apex_llm.errors import (
     ApexLlmError,
+    AuthenticationError,
     ConfigurationError,
     InvalidRequestError,
     ModelNotFoundError,
@@ -296,7 +298,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
 
     def _failure(self, status: int, headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
         ready = self._memory.get("ready")
-        return azure_failure(
+        error = azure_failure(
             status,
             headers,
             body,
@@ -304,6 +306,9 @@ class AzureOpenAIProvider(BaseLlmProvider):
             url=request.origin.url + request.target.partition("?")[0],
             api_version=ready.surface.api_version if ready else None,
         )
+        if isinstance(error, AuthenticationError) and ready and (token := ready.credentials.source.current()):
+            error.hint = kind_mismatch(token) or error.hint
+        return error
 
     # Listings --------------------------------------------------------------------------------
 

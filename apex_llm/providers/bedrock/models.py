@@ -7,7 +7,7 @@ model needs one. Every other name is sent as it was written. The table is data: 
 
 from __future__ import annotations
 
-__all__ = ["ALIASES", "is_opaque", "model_segment", "resolve_alias"]
+__all__ = ["ALIASES", "is_opaque", "model_segment", "resolve_alias", "similar_alias"]
 
 import functools
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ def resolve_alias(name: str, *, region: str, aliases: Mapping[str, str] | None =
     """The id behind a short name, or ``None`` if it is not one.
 
     Args:
-        name: As the caller wrote it; case and a ``bedrock:`` in front do not matter.
+        name: As the caller wrote it, without ``bedrock:``; case does not matter.
         region: Decides on the inference profile: ``us.`` in ``us-east-1``, ``global.`` where no nearer one exists.
         aliases: The caller's own, which come first and are taken as they are.
     """
@@ -85,6 +85,15 @@ def resolve_alias(name: str, *, region: str, aliases: Mapping[str, str] | None =
         if geography in alias.profiles:
             return f"{geography}.{alias.model}"
     return alias.model
+
+
+def similar_alias(name: str) -> str | None:
+    """The short name that a model which nobody knows was probably meant to be; ``None`` for ids and ARNs."""
+    if "." in name or ":" in name:
+        return None
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name.lower(), ALIASES, n=1)), None)
 
 
 def _geographies(region: str) -> tuple[str, ...]:

@@ -23,13 +23,14 @@ from apex_llm.errors import (
     ApexLlmError,
     ConfigurationError,
     InvalidRequestError,
+    ModelNotFoundError,
     UnknownModelError,
 )
 from apex_llm.providers.arguments import check_argument, check_plugin
 from apex_llm.providers.backend import Authentication, Backend, merge_headers, query_string
 from apex_llm.providers.base import BaseLlmProvider, Plane, Resolved, Route
 from apex_llm.providers.bedrock.endpoints import bedrock_endpoints, check_configured_region
-from apex_llm.providers.bedrock.models import is_opaque, model_segment, resolve_alias
+from apex_llm.providers.bedrock.models import is_opaque, model_segment, resolve_alias, similar_alias
 from apex_llm.providers.endpoints import Endpoint, parse_endpoint
 from apex_llm.transport.authenticate import BearerAuthentication, SigV4Authentication, aws_attempt_headers
 from apex_llm.transport.limits import Limits
@@ -354,9 +355,12 @@ class BedrockProvider(BaseLlmProvider):
 
     def _failure(self, status: int, headers: Headers, body: bytes, request: HttpRequest) -> ApexLlmError:
         ready = self._memory.get("ready")
-        return bedrock_failure(
+        error = bedrock_failure(
             status, headers, body, model=request.model or None, region=ready.region if ready else None
         )
+        if isinstance(error, ModelNotFoundError) and (alias := similar_alias(request.model)):
+            error.hint = f"Did you mean {alias!r}? {error.hint or ''}".rstrip()
+        return error
 
 
 def _retry_policy(environ: Mapping[str, str]) -> RetryPolicy:
