@@ -111,11 +111,14 @@ class Backend:
         return compose([self._observe, self._classify, *more, authentication], self.sender(endpoint.origin))
 
     async def aclose(self) -> None:
-        """Close every connection that we opened; a client that the caller gave stays open."""
+        """Close every connection that we opened; a client that the caller gave stays open.
+
+        The senders stay, for they open new ones when asked to: what a call that goes on meanwhile opens is still ours,
+        to be used again and to be closed the next time.
+        """
         senders: list[Sender] = list(self._senders.values())
         if self._metadata is not None:
             senders.append(self._metadata)
-        self._senders, self._metadata = {}, None
         closing = asyncio.ensure_future(_close(senders))
         cancelled: asyncio.CancelledError | None = None
         until = asyncio.get_running_loop().time() + _CLOSING_SECONDS
@@ -133,8 +136,14 @@ class Backend:
 
 
 async def _close(senders: Sequence[Sender]) -> None:
+    failure: Exception | None = None
     for sender in senders:
-        await sender.aclose()
+        try:
+            await sender.aclose()
+        except Exception as error:  # noqa: BLE001 - the others are to be closed all the same
+            failure = failure or error
+    if failure is not None:
+        raise failure
 
 
 def merge_headers(headers: Sequence[tuple[str, str]], extra: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:

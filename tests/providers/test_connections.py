@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +13,9 @@ import pytest
 
 from apex_llm import AzureOpenAIProvider, BedrockProvider, ConfigurationError, RequestTimeoutError, sync
 from apex_llm.emulator import Answer, Emulator
+from apex_llm.types.http import Origin
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="its table of sockets is read")
 
 PROVIDERS = [BedrockProvider, AzureOpenAIProvider]
 SLOW = Answer.text(chunks=["one "] * 5, delay=0.04)
@@ -102,3 +107,63 @@ async def test_many_streams_fit_into_few_descriptors(emulator: Emulator) -> None
     assert {response.text for response in responses} == {"Hi."}
     await asyncio.sleep(0.1)
     assert len(os.listdir("/proc/self/fd")) <= before + 25, "the emulator's side may still be closing"
+
+
+@on_linux
+@pytest.mark.parametrize("kind", PROVIDERS)
+async def test_what_a_call_opens_while_the_provider_is_being_closed_is_closed_the_next_time(
+    kind: Any, emulator: Emulator
+) -> None:
+    provider = make(kind)
+    most = 0
+    for turns in range(12):
+        call = asyncio.ensure_future(provider.generate_text("Hi"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await provider.aclose()
+        await asyncio.wait([call])
+        most = max(most, len(open_to(emulator)))
+        await provider.aclose()
+
+        assert not open_to(emulator)
+    assert most == 1
+
+
+@on_linux
+@pytest.mark.parametrize("kind", PROVIDERS)
+async def test_after_a_cancelled_close_the_provider_goes_on_and_can_be_closed(kind: Any, emulator: Emulator) -> None:
+    provider = make(kind)
+    await provider.generate_text("Hi")
+    closing = asyncio.ensure_future(provider.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+
+    assert await provider.generate_text("again") == "You said: again"
+    await provider.aclose()
+
+    assert not open_to(emulator)
+
+
+@on_linux
+async def test_a_sender_that_cannot_be_closed_does_not_keep_the_others_open(emulator: Emulator) -> None:
+    class Stubborn:
+        async def aclose(self) -> None:
+            raise RuntimeError("not now")
+
+    provider = make(BedrockProvider)
+    await provider.generate_text("Hi")
+    others = provider._backend._senders
+    provider._backend._senders = {Origin("https", "stubborn.example", 443): Stubborn(), **others}
+
+    with pytest.raises(RuntimeError, match="not now"):
+        await provider.aclose()
+    assert not open_to(emulator)
+
+
+def open_to(emulator: Emulator) -> list[str]:
+    """Local ends of the established connections of this process to the emulator."""
+    port = int(emulator.url.rpartition(":")[2])
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text("ascii").splitlines()[1:]]
+    return [row[1] for row in rows if row[3] == "01" and int(row[2].rpartition(":")[2], 16) == port]

@@ -188,8 +188,8 @@ class AzureOpenAIProvider(BaseLlmProvider):
 
     async def aclose(self) -> None:
         """Close all connections. The provider can be used again afterwards; it connects anew."""
-        await self._backend.aclose()
         self._memory.clear()
+        await self._backend.aclose()
 
     # Set-up ----------------------------------------------------------------------------------
 
