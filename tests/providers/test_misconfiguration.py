@@ -158,6 +158,14 @@ def test_endpoints_that_fit_are_taken(region: str, url: str) -> None:
     assert bedrock_endpoints(region, endpoint_url=url, environ={}).region == region
 
 
+def test_a_bearer_key_is_sent_to_any_region_since_nothing_is_signed_for_one() -> None:
+    url = "https://bedrock-runtime.us-west-2.amazonaws.com"
+
+    found = bedrock_endpoints("us-east-1", endpoint_url=url, environ={}, signed=False)
+
+    assert found.runtime.origin.host == "bedrock-runtime.us-west-2.amazonaws.com"
+
+
 @pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
 async def test_a_line_break_behind_a_region_in_the_environment_does_no_harm(
     variable: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch

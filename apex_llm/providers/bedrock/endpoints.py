@@ -57,9 +57,16 @@ def check_configured_region(region: str | None, *, environ: Mapping[str, str]) -
 
 
 def bedrock_endpoints(
-    region: str, *, endpoint_url: str | None, environ: Mapping[str, str], allow_insecure: bool = False
+    region: str,
+    *,
+    endpoint_url: str | None,
+    environ: Mapping[str, str],
+    allow_insecure: bool = False,
+    signed: bool = True,
 ) -> BedrockEndpoints:
     """Where to reach Bedrock in ``region``, with every override that AWS tools know.
+
+    ``signed`` is false for bearer keys: only a signature names a region, which must be the endpoint's.
 
     Raises:
         InvalidEndpointError: The region or an override cannot be used.
@@ -90,7 +97,7 @@ def bedrock_endpoints(
             if query:
                 raise InvalidEndpointError(f"{name} carries a query (?...).", hint="Leave out everything from the ?.")
             if plane == "runtime":
-                _check_runtime(endpoint, region=region, name=name)
+                _check_runtime(endpoint, region=region if signed else None, name=name)
             found[plane] = endpoint
         else:
             label = {"runtime": "bedrock-runtime", "control": "bedrock"}[plane]
@@ -102,7 +109,7 @@ def bedrock_endpoints(
     return BedrockEndpoints(region=region, runtime=found["runtime"], control=found["control"])
 
 
-def _check_runtime(endpoint: Endpoint, *, region: str, name: str) -> None:
+def _check_runtime(endpoint: Endpoint, *, region: str | None, name: str) -> None:
     """Refuse what would only be told by a signature that does not match, or by a 404."""
     host = endpoint.origin.host
     problem = None
@@ -114,7 +121,7 @@ def _check_runtime(endpoint: Endpoint, *, region: str, name: str) -> None:
         if parts["label"] != "bedrock-runtime":
             where = _host("bedrock-runtime", parts["region"], fips=False, dual=False)
             problem = f"is not where models are called ({host})", f"That is https://{where}; leave endpoint_url out."
-        elif parts["region"] != region:
+        elif region is not None and parts["region"] != region:
             problem = (
                 f"is in the region {parts['region']}, and the region is {region}",
                 f"Pass aws_region={parts['region']!r}, or leave the endpoint out.",

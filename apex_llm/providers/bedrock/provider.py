@@ -208,13 +208,17 @@ class BedrockProvider(BaseLlmProvider):
         region, found_in = await aws_region(told, environ=environ, profile=self._profile)
         if found_in == "default":
             _logger.warning("no AWS region was given or configured; using %s", region)
-        endpoints = bedrock_endpoints(
-            region, endpoint_url=self._endpoint_url, environ=environ, allow_insecure=self._allow_insecure
-        )
-        self._suggest_default_model(kept.get("default_model"))
         bearer = None
         if self._credentials is None and self._profile is None:
             bearer = bedrock_bearer(self._bearer_token, environ=environ, manager=manager_source)
+        endpoints = bedrock_endpoints(
+            region,
+            endpoint_url=self._endpoint_url,
+            environ=environ,
+            allow_insecure=self._allow_insecure,
+            signed=bearer is None,
+        )
+        self._suggest_default_model(kept.get("default_model"))
         source: CredentialSource[Any]
         if bearer is not None:
             source = bearer
