@@ -18,7 +18,13 @@ from typing import ClassVar, Protocol, TypeAlias, TypeVar
 import msgspec
 
 from apex_llm.codecs.base import ChatCodec
-from apex_llm.errors import ApexLlmError, ConfigurationError, InvalidRequestError, ResponseFormatError
+from apex_llm.errors import (
+    ApexLlmError,
+    ConfigurationError,
+    InvalidRequestError,
+    RequestTimeoutError,
+    ResponseFormatError,
+)
 from apex_llm.providers.endpoints import Endpoint
 from apex_llm.streaming import Exchange, open_exchange, place_in_body, request_id_in, request_id_of
 from apex_llm.transport.authenticate import new_invocation_id
@@ -100,6 +106,10 @@ class CallAlgorithm(ABC):
     async def _plane(self) -> Plane:
         """The plane that models are called on, set up at the first use and remembered."""
 
+    def _plane_now(self) -> Plane | None:
+        """The plane, if it has been set up; ``None`` sends the question to ``_plane``."""
+        return None
+
     def _resolve_now(self, request: ChatRequest) -> Resolved | None:
         """What is known without I/O; ``None`` sends the question to ``_resolve``."""
         return Resolved(request.model, request.model)
@@ -130,23 +140,23 @@ class CallAlgorithm(ABC):
         """
         try:
             deadline = self._deadline(request.timeout)
-            plane = await self._plane()
+            plane = self._plane_now() or await self._in_time(self._plane(), deadline)
             if not request.model:
                 request = self._named(request)
             resolved = self._resolve_now(request)
             if resolved is None:
                 resolved = await self._resolve(request)
-                plane = await self._plane()
+                plane = self._plane_now() or await self._in_time(self._plane(), deadline)
             if plane.permit is not None:
-                await plane.permit(resolved, request)
-                plane = await self._plane()
+                await self._in_time(plane.permit(resolved, request), deadline)
+                plane = self._plane_now() or await self._in_time(self._plane(), deadline)
             route = self._route(plane, resolved, request, stream=stream)
             try:
                 return await self._attempts(plane, route.request, deadline, attempting(plane, resolved, route))
             except InvalidRequestError as error:
                 if not self._learn(resolved, error):
                     raise
-            plane = await self._plane()
+            plane = self._plane_now() or await self._in_time(self._plane(), deadline)
             route = self._route(plane, resolved, request, stream=stream)
             return await self._attempts(plane, route.request, deadline, attempting(plane, resolved, route))
         except ApexLlmError as error:
@@ -269,6 +279,21 @@ class CallAlgorithm(ABC):
             error.request_id = error.request_id or request_id_in(error.headers)
             clear_frames(error)
             raise
+
+    async def _in_time(self, waiting: Awaitable[T], deadline: float | None) -> T:
+        """What set-up waits for, such as a key manager, counts for the call that began it."""
+        scope = asyncio.timeout_at(deadline)
+        try:
+            async with scope:
+                return await waiting
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise RequestTimeoutError(
+                "The call's deadline passed while its credentials and settings were being looked for.",
+                phase="credentials",
+                attempts=0,
+            ) from error
 
     def _named(self, request: ChatRequest) -> ChatRequest:
         """The request with a model; called after set-up, which may have found a default."""

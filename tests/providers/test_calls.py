@@ -534,3 +534,22 @@ async def test_a_call_goes_on_where_the_control_plane_cannot_be_reached(
 
     assert answer.text == "Hello"
     assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_a_key_manager_that_does_not_answer_holds_a_call_no_longer_than_its_deadline(
+    wire: str, emulator: Emulator
+) -> None:
+    class Silent:
+        async def get_api_key(self, service: str) -> None:
+            await asyncio.sleep(60)
+
+    began = asyncio.get_running_loop().time()
+    async with make(wire, api_key_manager=Silent()) as provider:
+        with pytest.raises(RequestTimeoutError) as caught:
+            await provider.generate_text("Hi", timeout=0.2)
+
+    assert asyncio.get_running_loop().time() - began < 5
+    assert caught.value.phase == "credentials"
+    assert caught.value.provider == provider.name
+    assert emulator.requests == []

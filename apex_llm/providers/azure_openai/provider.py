@@ -197,8 +197,11 @@ class AzureOpenAIProvider(BaseLlmProvider):
         return self._memory.get("ready") or await self._set_up()
 
     async def _plane(self) -> Plane:
-        ready = self._memory.get("ready") or await self._set_up()
-        return ready.plane
+        return (await self._ready()).plane
+
+    def _plane_now(self) -> Plane | None:
+        ready = self._memory.get("ready")
+        return None if ready is None else ready.plane
 
     @clears_frames
     async def _set_up(self) -> _Ready:

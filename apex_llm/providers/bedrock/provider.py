@@ -184,8 +184,11 @@ class BedrockProvider(BaseLlmProvider):
     # Set-up ----------------------------------------------------------------------------------
 
     async def _plane(self) -> Plane:
-        ready = self._memory.get("ready") or await self._set_up()
-        return ready.runtime
+        return (await self._ready()).runtime
+
+    def _plane_now(self) -> Plane | None:
+        ready = self._memory.get("ready")
+        return None if ready is None else ready.runtime
 
     async def _ready(self) -> _Ready:
         return self._memory.get("ready") or await self._set_up()
