@@ -26,6 +26,7 @@ from apex_llm import (
     Message,
     ReasoningPart,
     ToolCallPart,
+    ToolChoice,
     ToolResultPart,
 )
 from apex_llm.codecs.base import ChatCodec
@@ -214,3 +215,30 @@ def test_what_converse_signed_and_cited_comes_home_unchanged() -> None:
                 assert not part.signature or json.dumps(part.signature, ensure_ascii=False) in said, f"seed {seed}"
             if isinstance(part, CitationPart) and part.location and not warnings:
                 assert json.dumps(part.location, ensure_ascii=False) in said, f"seed {seed}"
+
+
+@pytest.mark.parametrize("goal", list(GOALS))
+def test_a_call_that_must_be_made_of_tools_that_are_not_there_is_told(goal: str) -> None:
+    codec, model, _ = GOALS[goal]
+
+    _, warnings = codec.encode(
+        ChatRequest(model=model, messages=(Message.user("Hi"),), tool_choice=ToolChoice("required")), stream=False
+    )
+
+    assert any("tool_choice" in warning and "no tools" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("goal", ["claude", "openai"])
+def test_a_choice_goes_with_tools_of_extra_body(goal: str) -> None:
+    codec, model, _ = GOALS[goal]
+    request = ChatRequest(
+        model=model,
+        messages=(Message.user("Hi"),),
+        tool_choice=ToolChoice("required"),
+        extra_body={"tools": [{"type": "custom", "name": "x"}]},
+    )
+
+    body, warnings = codec.encode(request, stream=False)
+
+    assert json.loads(body)["tool_choice"] in ("required", {"type": "any"})
+    assert not warnings

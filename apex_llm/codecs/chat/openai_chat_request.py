@@ -84,6 +84,11 @@ class _Request:
         self._add_limits(body)
         if request.tools:
             self._add_tools(body)
+        elif request.tool_choice is not None and request.tool_choice.mode == "required":
+            if request.extra_body is not None and "tools" in request.extra_body:
+                body["tool_choice"] = _tool_choice(request.tool_choice)
+            else:
+                self._warnings.append("tool_choice was left out: there are no tools.")
         if request.response_format is not None:
             self._add_format(body, request.response_format)
         if request.metadata and self._can(profile.metadata, "metadata"):

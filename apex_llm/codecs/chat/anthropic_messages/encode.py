@@ -92,6 +92,10 @@ def _tools(
     if not tools:
         names = [name for name, server_side in history.items() if not server_side]
         if not names:
+            if request.extra_body is not None and "tools" in request.extra_body:
+                return {"tool_choice": said} if (said := _choice(choice)) else {}
+            if choice is not None and choice.mode == "required":
+                leave_out(warnings, "tool_choice", "there are no tools")
             return {}
         warnings.append(f"added: tools without a schema for the tool calls of the history ({', '.join(names)})")
         description = "Called earlier in this conversation; not available any more."

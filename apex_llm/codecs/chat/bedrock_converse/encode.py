@@ -151,6 +151,9 @@ def _tool_config(
         tools = [_stub(name, server_side=server_side) for name, server_side in history.items()]
         warnings.append(f"added: tools without a schema for the tool calls of the history ({', '.join(history)})")
         forbidden = True
+    has_own_tools = request.extra_body is not None and "toolConfig" in request.extra_body
+    if not tools and choice is not None and choice.mode == "required" and not has_own_tools:
+        leave_out(warnings, "tool_choice", "there are no tools")
     if not tools or (forbidden and not history):
         return {}
     config: dict[str, Any] = {"tools": tools}
