@@ -118,7 +118,7 @@ def prompt_passphrase(prompt: str = "Passphrase of the key store: ") -> str:
     """Ask on the terminal, without echo. Give it as ``passphrase=`` where somebody sits at one.
 
     Raises:
-        NoUnlockerError: There is no terminal.
+        NoUnlockerError: There is no terminal, or it was left without an answer.
     """
     import getpass
 
@@ -128,7 +128,9 @@ def prompt_passphrase(prompt: str = "Passphrase of the key store: ") -> str:
             with Path("/dev/tty").open("rb"):
                 pass
         return getpass.getpass(prompt)
-    except (OSError, EOFError):
+    except EOFError:
+        raise NoUnlockerError("The input ended before anything was typed.", hint="Try again.") from None
+    except OSError:
         raise NoUnlockerError(
             "There is no terminal to ask for a passphrase.",
             hint="On a server, set APEX_LLM_MASTER_KEY_FILE or APEX_LLM_MASTER_KEY_COMMAND instead.",

@@ -205,6 +205,16 @@ def test_an_interrupt_at_a_prompt_ends_with_130_and_stores_nothing(store: Path) 
     assert (store / "store.age").read_bytes() == before
 
 
+def test_an_end_of_input_at_a_prompt_stores_nothing_and_says_what_it_was(store: Path) -> None:
+    before = (store / "store.age").read_bytes()
+    with Terminal("set", "new") as terminal:
+        terminal.answer("Value of new: ", "\x04")
+        code, said = terminal.end()
+    assert code == 3
+    assert "The input ended before anything was typed." in said
+    assert (store / "store.age").read_bytes() == before
+
+
 def test_a_secret_on_a_terminal_cannot_steer_it(store: Path) -> None:
     with ApiKeyManager(store) as manager:
         manager.set_api_key("odd", "two\nlines \x1b]0;owned\x07")

@@ -123,6 +123,25 @@ async def test_a_rotated_key_reaches_a_running_provider(
 
 
 @pytest.mark.parametrize("service", CLOUDS)
+async def test_a_rotation_ends_no_stream_that_is_under_way(
+    cloud: Emulator, manager: ApiKeyManager, service: str
+) -> None:
+    member = "aws_secret_access_key" if service == "aws_bedrock" else "api_key"
+    manager.set_api_key(service, credentials(cloud, service))
+    async with make(service, manager) as provider:
+        async with provider.generate_text_stream("Hello") as stream:
+            begun = await anext(stream)
+            manager.rotate_credential(service, credentials(cloud, service, **{member: "a-key-that-is-wrong"}))
+            with pytest.raises(AuthenticationError):
+                await provider.generate_text("Hello")
+            rest = [piece async for piece in stream]
+        assert rest
+        assert stream.response.text == begun + "".join(rest)
+        manager.set_api_key(service, credentials(cloud, service))
+        assert await provider.generate_text("Hello") == stream.response.text
+
+
+@pytest.mark.parametrize("service", CLOUDS)
 async def test_a_key_that_must_not_leave_works_through_a_provider(
     cloud: Emulator, manager: ApiKeyManager, service: str
 ) -> None:
