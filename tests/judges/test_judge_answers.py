@@ -24,6 +24,7 @@ from apex_llm.codecs.base import DONE, StreamDecoder
 from apex_llm.codecs.chat.anthropic_messages import AnthropicMessagesCodec
 from apex_llm.codecs.chat.bedrock_converse import BedrockConverseCodec
 from apex_llm.codecs.chat.openai_chat import OpenAIChatCodec
+from apex_llm.codecs.replay import ReplayCodec
 from apex_llm.streaming.accumulator import Accumulator
 from apex_llm.types.responses import ChatResponse
 
@@ -111,8 +112,10 @@ def test_a_stream_of_converse_says_what_the_whole_answer_says() -> None:
         whole = BedrockConverseCodec().decode(json.dumps(wire).encode())
 
         streamed = collected(BedrockConverseCodec().stream_decoder(), converse_events(wire, random))
+        replayed = collected(ReplayCodec(BedrockConverseCodec()).stream_decoder(), [("body", wire)])
 
         assert not unlike(streamed, whole), f"seed {seed}"
+        assert not unlike(replayed, whole), f"seed {seed}, replayed"
 
 
 def test_an_image_of_converse_is_an_image() -> None:
