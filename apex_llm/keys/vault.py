@@ -60,7 +60,7 @@ class Vault:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.path = path
-        self.keychain = Keychain(unlockers, self)
+        self.keychain: Keychain = Keychain(unlockers, self)
         self._layer = layer
         self._lineage = Lineage(str(path / STORE_FILE), anchor, minimum_generation)
         self._lock_timeout = lock_timeout
