@@ -67,7 +67,7 @@ def translate(error: BaseException, *, host: str, phase: str, proxy: str | None 
             retryable=not refused,
             hint="Check the proxy's address and credentials." if refused else None,
         )
-    if "RemoteProtocolError" in names:
+    if "RemoteProtocolError" in names or "InvalidBodyLengthError" in text:
         return _remote_protocol_error(text, host=host, phase=phase)
     if "ConnectError" in names:
         if proxy is None or isinstance(root_cause(error), ssl.SSLError):
@@ -98,7 +98,12 @@ def _remote_protocol_error(text: str, *, host: str, phase: str) -> ApexLlmError:
         return ConnectionFailedError(
             f"{host} closed the connection in the middle of a chunked body.", kind="closed", phase="body"
         )
-    if "without sending complete message body" in text:
+    # HTTP/2, in the words of h2's events: the end of one exchange, and of the connection (in good order too).
+    if "StreamReset" in text:
+        return ConnectionFailedError(f"{host} reset the exchange.", kind="reset", phase=phase)
+    if "ConnectionTerminated" in text:
+        return ConnectionFailedError(f"{host} ended the connection.", kind="closed", phase=phase)
+    if "without sending complete message body" in text or "InvalidBodyLengthError" in text:
         return ConnectionFailedError(
             f"{host} closed the connection before the body was whole.", kind="short", phase="body"
         )

@@ -406,3 +406,33 @@ def gc_quietly(*kept: Any) -> None:
         for one in kept:
             one.__dict__.clear()
         gc.collect()
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("RemoteProtocolError", "<StreamReset stream_id:1, error_code:2, remote_reset:True>", "reset"),
+        (
+            "RemoteProtocolError",
+            "<ConnectionTerminated error_code:0, last_stream_id:0, additional_data:None>",
+            "closed",
+        ),
+        ("LocalProtocolError", "InvalidBodyLengthError: Expected 274 bytes, received 269", "short"),
+    ],
+)
+async def test_ends_of_http_2_are_failed_connections_and_worth_a_retry(
+    library: Any, name: str, text: str, kind: str
+) -> None:
+    """A load balancer that is drained says GOAWAY to every client, and means: come again."""
+
+    def handle(request: Any) -> Any:
+        raise getattr(library, name)(text)
+
+    sender = HttpxSender(library.AsyncClient(transport=library.MockTransport(handle)), owns_client=True)
+
+    with pytest.raises(ConnectionFailedError) as caught:
+        await sender(request_to())
+
+    assert (caught.value.kind, caught.value.retryable) == (kind, True)
+    await sender.aclose()
