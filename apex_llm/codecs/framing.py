@@ -32,8 +32,8 @@ class _EventFrames(FrameDecoder[Any]):
 
     __slots__ = ("plain",)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, names: dict[bytes, str] | None = None) -> None:
+        super().__init__(names)
         self.plain = True
         """Whether all frames so far were plain events."""
 
@@ -45,14 +45,26 @@ class _EventFrames(FrameDecoder[Any]):
         self.plain = False
         return headers
 
+    def remember(self, block: bytes, interpreted: Any) -> None:
+        """Types of plain events only: whatever else comes must be noticed each time."""
+        if type(interpreted) is str:
+            super().remember(block, interpreted)
+
 
 _LONGEST_ERROR: Final = 64 * 1024
 _SINGLY: Final = 3
 """Frames until the first text, in most streams: the role, the beginning of a block, the text."""
+_FEW_BYTES: Final = 1024
+"""So few are not worth being taken apart: they hold hardly more than those frames."""
 
 
 class EventStreamFraming:
     """``application/vnd.amazon.eventstream`` as ``ConverseStream`` uses it: event type and payload.
+
+    Args:
+        model: For errors.
+        region: For errors.
+        names: What the headers of frames were found to say; streams may share it.
 
     Raises (from ``feed``):
         EventStreamError: A frame is damaged.
@@ -63,10 +75,12 @@ class EventStreamFraming:
 
     __slots__ = ("_astray", "_begun", "_decoder", "_model", "_region")
 
-    def __init__(self, *, model: str | None = None, region: str | None = None) -> None:
+    def __init__(
+        self, *, model: str | None = None, region: str | None = None, names: dict[bytes, str] | None = None
+    ) -> None:
         self._begun = False
         self._astray = b""
-        self._decoder = _EventFrames()
+        self._decoder = _EventFrames(names)
         self._model = model
         self._region = region
 
@@ -81,6 +95,8 @@ class EventStreamFraming:
                 return iter(())
             data = self._astray
         self._begun = True
+        if len(data) <= _FEW_BYTES:
+            return self._frames(data)
         return itertools.chain.from_iterable(self._opening(data))
 
     def finish(self) -> Iterator[tuple[str, bytes]]:

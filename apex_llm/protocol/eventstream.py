@@ -101,20 +101,30 @@ class FrameDecoder(Generic[H]):
     Each byte is looked at a fixed number of times, however small the pieces are. A frame's lengths are
     checked as soon as its first 12 bytes are there, before anything is kept for it. Once it has failed it
     stays failed. The state is plain data: ``copy.deepcopy`` makes a snapshot between feeds.
+
+    Args:
+        blocks: Where interpretations are remembered, under the bytes of the headers. Streams may share it, as
+            they have the same few blocks.
     """
 
     __slots__ = ("_blocks", "_error", "_held", "_needed", "_offset")
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: dict[bytes, H] | None = None) -> None:
         self._held = bytearray()
         self._needed = _PRELUDE_BYTES
         self._offset = 0
         self._error: ProtocolError | None = None
-        self._blocks: dict[bytes, H] = {}
+        self._blocks: dict[bytes, H] = {} if blocks is None else blocks
 
     def interpret(self, headers: Mapping[str, HeaderValue]) -> H:
         """What is given for the headers of a frame."""
         raise NotImplementedError
+
+    def remember(self, block: bytes, interpreted: H) -> None:
+        """Keep what the headers in ``block`` mean for the next frames that have them."""
+        if len(self._blocks) >= _MAX_CACHED_BLOCKS:
+            self._blocks.clear()
+        self._blocks[block] = interpreted
 
     @property
     def pending(self) -> int:
@@ -230,9 +240,7 @@ class FrameDecoder(Generic[H]):
             raise self._damaged(position, str(error)) from None
         interpreted = self.interpret(headers)
         if len(block) <= _MAX_CACHED_BLOCK_BYTES:
-            if len(self._blocks) >= _MAX_CACHED_BLOCKS:
-                self._blocks.clear()
-            self._blocks[block] = interpreted
+            self.remember(block, interpreted)
         return interpreted
 
     def _damaged(self, position: int, problem: str, *, hint: str | None = None) -> EventStreamError:

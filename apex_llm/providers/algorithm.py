@@ -150,15 +150,17 @@ class CallAlgorithm(ABC):
             if plane.permit is not None:
                 await self._in_time(plane.permit(resolved, request), deadline)
                 plane = self._plane_now() or await self._in_time(self._plane(), deadline)
-            route = self._route(plane, resolved, request, stream=stream)
-            try:
-                return await self._attempts(plane, route.request, deadline, attempting(plane, resolved, route))
-            except InvalidRequestError as error:
-                if not self._learn(resolved, error):
-                    raise
-            plane = self._plane_now() or await self._in_time(self._plane(), deadline)
-            route = self._route(plane, resolved, request, stream=stream)
-            return await self._attempts(plane, route.request, deadline, attempting(plane, resolved, route))
+            learned = False
+            while True:
+                route = self._route(plane, resolved, request, stream=stream)
+                try:
+                    return await self._attempts(plane, route.request, deadline, attempting(plane, resolved, route))
+                except ApexLlmError as error:
+                    self._explain(error, route.request)
+                    if learned or not isinstance(error, InvalidRequestError) or not self._learn(resolved, error):
+                        raise
+                learned = True
+                plane = self._plane_now() or await self._in_time(self._plane(), deadline)
         except ApexLlmError as error:
             error.provider = error.provider or self.name
             raise
@@ -205,23 +207,21 @@ class CallAlgorithm(ABC):
 
     def _streaming(self, plane: Plane, route: Route) -> Attempt[Exchange]:
         """An attempt at a stream: sent, and its first event understood."""
-        framing = route.framing
-        assert framing is not None
+        return partial(self._open_exchange, plane, route)
 
-        def attempt(outgoing: HttpRequest) -> Awaitable[Exchange]:
-            decoder = route.codec.stream_decoder
-            if self._strict_streams:
-                from apex_llm.codecs.strict import strict_decoder
+    def _open_exchange(self, plane: Plane, route: Route, outgoing: HttpRequest) -> Awaitable[Exchange]:
+        assert route.framing is not None
+        decoder = route.codec.stream_decoder
+        if self._strict_streams:
+            from apex_llm.codecs.strict import strict_decoder
 
-                decoder = strict_decoder(decoder)
-            if outgoing.estimated_tokens:
-                from apex_llm.providers.metering import metered_decoder
+            decoder = strict_decoder(decoder)
+        if outgoing.estimated_tokens:
+            from apex_llm.providers.metering import metered_decoder
 
-                settle = partial(self.limits.settle, outgoing, at_admission=self._charged_at_admission)
-                decoder = metered_decoder(decoder, settle)
-            return open_exchange(plane.send, outgoing, framing=framing, decoder=decoder)
-
-        return attempt
+            settle = partial(self.limits.settle, outgoing, at_admission=self._charged_at_admission)
+            decoder = metered_decoder(decoder, settle)
+        return open_exchange(plane.send, outgoing, framing=route.framing, decoder=decoder)
 
     async def _get(
         self,
@@ -245,40 +245,47 @@ class CallAlgorithm(ABC):
         async def attempt(outgoing: HttpRequest) -> bytes:
             return await _read_body(await plane.send(outgoing))
 
-        return await self._attempts(plane, request, self._deadline(timeout), attempt)
-
-    async def _attempts(self, plane: Plane, request: HttpRequest, deadline: float | None, understand: Attempt[T]) -> T:
-        """Make attempts at ``request`` until one is understood or the policy gives up."""
-        policy = self._retry
-        most = 1 if policy is None else policy.max_attempts
-        invocation_id = new_invocation_id()
-
-        def attempt(number: int) -> Awaitable[T]:
-            outgoing = msgspec.structs.replace(
-                request, attempt=number, max_attempts=most, deadline=deadline, invocation_id=invocation_id
-            )
-            if not self.limits.active:
-                return understand(outgoing)
-            from apex_llm.providers.metering import metered
-
-            return metered(self.limits, outgoing, understand, at_admission=self._charged_at_admission)
-
         try:
-            return await run_attempts(
-                attempt,
-                policy=policy,
-                quota=self.limits,
-                key=(request.origin.authority, request.model),
-                deadline=deadline,
-                recover=plane.recover,
-                operation=request.operation,
-            )
+            return await self._attempts(plane, request, self._deadline(timeout), attempt)
         except ApexLlmError as error:
-            error.provider = error.provider or self.name
-            error.model = error.model or request.model
-            error.request_id = error.request_id or request_id_in(error.headers)
-            clear_frames(error)
+            self._explain(error, request)
             raise
+
+    def _attempts(
+        self, plane: Plane, request: HttpRequest, deadline: float | None, understand: Attempt[T]
+    ) -> Awaitable[T]:
+        """Attempts at ``request`` until one is understood or the policy gives up; ``_explain`` the last one's error."""
+        policy = self._retry
+        request = msgspec.structs.replace(
+            request,
+            max_attempts=1 if policy is None else policy.max_attempts,
+            deadline=deadline,
+            invocation_id=new_invocation_id(),
+        )
+        return run_attempts(
+            partial(self._attempt, request, understand),
+            policy=policy,
+            quota=self.limits,
+            key=(request.origin.authority, request.model),
+            deadline=deadline,
+            recover=plane.recover,
+            operation=request.operation,
+        )
+
+    def _attempt(self, request: HttpRequest, understand: Attempt[T], number: int) -> Awaitable[T]:
+        outgoing = request if number == 1 else msgspec.structs.replace(request, attempt=number)
+        if not self.limits.active:
+            return understand(outgoing)
+        from apex_llm.providers.metering import metered
+
+        return metered(self.limits, outgoing, understand, at_admission=self._charged_at_admission)
+
+    def _explain(self, error: ApexLlmError, request: HttpRequest) -> None:
+        """Say of an error what it was about, and let it take nothing along that must stay here."""
+        error.provider = error.provider or self.name
+        error.model = error.model or request.model
+        error.request_id = error.request_id or request_id_in(error.headers)
+        clear_frames(error)
 
     async def _in_time(self, waiting: Awaitable[T], deadline: float | None) -> T:
         """What set-up waits for, such as a key manager, counts for the call that began it."""
@@ -334,25 +341,31 @@ class CallAlgorithm(ABC):
 
 
 class StreamOpening:
-    """How one stream will be opened; keeps the warnings that routing it gave."""
+    """How one stream is opened, once; keeps the warnings that routing it gave.
 
-    __slots__ = ("_algorithm", "_request", "_route")
+    Keeps the algorithm, and so its connections, for as long as the stream is there. What was asked is not kept while
+    the answer is read: it may be large, and streams are many.
+    """
+
+    __slots__ = ("_algorithm", "_request", "_warnings")
 
     def __init__(self, algorithm: CallAlgorithm, request: ChatRequest) -> None:
         self._algorithm = algorithm
-        self._request = request
-        self._route: Route | None = None
+        self._request: ChatRequest | None = request
+        self._warnings: tuple[str, ...] = ()
 
-    async def open(self) -> Exchange:
+    def __call__(self) -> Awaitable[Exchange]:
         """Make the call; the exchange has understood its first event."""
-        return await self._algorithm._call(self._request, self._attempt, stream=True)  # pyright: ignore[reportPrivateUsage]
+        request, self._request = self._request, None
+        assert request is not None
+        return self._algorithm._call(request, self._attempt, stream=True)  # pyright: ignore[reportPrivateUsage]
 
     def warnings(self) -> tuple[str, ...]:
-        """What routing left out or changed; ``()`` before ``open`` got so far."""
-        return self._route.warnings if self._route else ()
+        """What routing left out or changed; ``()`` before the call got so far."""
+        return self._warnings
 
     def _attempt(self, plane: Plane, resolved: Resolved, route: Route) -> Attempt[Exchange]:
-        self._route = route
+        self._warnings = route.warnings
         return self._algorithm._streaming(plane, route)  # pyright: ignore[reportPrivateUsage]
 
 

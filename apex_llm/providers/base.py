@@ -177,7 +177,7 @@ class BaseLlmProvider(CallAlgorithm):
         """
         request = self._request("generate_text_stream", prompt, model, options, max_tokens, temperature)
         opening = StreamOpening(self, request)
-        return TextStream(opening.open, provider=self.name, model=request.model, request_warnings=opening.warnings)
+        return TextStream(opening, provider=self.name, model=request.model, request_warnings=opening.warnings)
 
     async def chat(
         self,
@@ -209,7 +209,7 @@ class BaseLlmProvider(CallAlgorithm):
         """
         request = self._request("chat_stream", messages, model, options)
         opening = StreamOpening(self, request)
-        return EventStream(opening.open, provider=self.name, model=request.model, request_warnings=opening.warnings)
+        return EventStream(opening, provider=self.name, model=request.model, request_warnings=opening.warnings)
 
     # Hooks, besides those of the algorithm ------------------------------------------------------
 

@@ -36,24 +36,27 @@ class Exchange:
         "_framing",
         "_idle",
         "_left",
-        "_now",
+        "_loop",
         "_over",
         "_response",
         "_rest",
         "_straight",
         "_tell",
-        "request",
+        "attempt",
+        "model",
     )
 
     def __init__(
         self, response: HttpResponse, framing: Framing, decoder: StreamDecoder, *, request: HttpRequest
     ) -> None:
-        self.request: HttpRequest = request
+        # Not the request itself, whose body may be large.
+        self.attempt: int = request.attempt
+        self.model: str = request.model
         self._response = response
         self._framing = framing
         self._decoder = decoder
         self._idle = request.timeout.idle
-        self._now = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
         self._over = False
         self._failure: ApexLlmError | None = None
         self._first: list[StreamEvent] | None = None
@@ -64,7 +67,6 @@ class Exchange:
         """Whether the next events are those of the next bytes: none are at hand, the stream is not over, and the
         time that it may be silent begins anew."""
         self._tell: Callable[[ApexLlmError], None] | None = None
-        response.deadline = request.deadline
 
     @property
     def request_id(self) -> str | None:
@@ -76,9 +78,8 @@ class Exchange:
         """What was odd about the bytes, such as text that was not UTF-8."""
         return tuple(getattr(self._framing, "warnings", ()))
 
-    async def understand(self, *, until: float | None) -> None:
+    async def understand(self) -> None:
         """Read up to the first event that carries meaning; before it, every error is the typed error itself."""
-        self._response.read_deadline = until
         try:
             self._first = await self._events(opening=True)
             self._straight = False
@@ -100,7 +101,7 @@ class Exchange:
         if not self._straight:
             return self._known()
         if self._idle is not None:
-            self._response.read_deadline = self._now() + self._idle
+            self._response.read_deadline = self._loop.time() + self._idle
         return self._events()
 
     async def _known(self) -> list[StreamEvent]:
@@ -118,7 +119,7 @@ class Exchange:
         left, self._left = self._left, None
         self._straight = True
         if left is not None:
-            self._response.read_deadline = self._now() + left
+            self._response.read_deadline = self._loop.time() + left
         return await self._events()
 
     async def _after(self, rest: Iterator[tuple[str, bytes]]) -> list[StreamEvent]:
@@ -136,7 +137,7 @@ class Exchange:
         if _meaningful(events):
             return events
         if self._idle is not None:
-            self._response.read_deadline = self._now() + self._idle
+            self._response.read_deadline = self._loop.time() + self._idle
         if not events:
             return await self._events()
         self._pause()
@@ -182,7 +183,7 @@ class Exchange:
         """Count on, from where it stands, how long there has been nothing that carries meaning."""
         self._straight = False
         until = self._response.read_deadline
-        self._left = None if until is None else until - self._now()
+        self._left = None if until is None else until - self._loop.time()
 
     def _damaged(self, error: ApexLlmError) -> None:
         self._failure = error
@@ -223,14 +224,12 @@ async def open_exchange(
     A service may answer 200 and then refuse inside the stream. Because that happens in here,
     it is the typed error of an attempt, and can be retried like a refusal in the status line.
     """
-    first_byte = request.timeout.first_byte
-    until = None if first_byte is None else asyncio.get_running_loop().time() + first_byte
     # Made before anything is sent: the first of its kind loads its module, for which there must be a descriptor.
     frames, events = framing(), decoder()
     response = await send(request)
     exchange = Exchange(response, frames, events, request=request)
     try:
-        await exchange.understand(until=until)
+        await exchange.understand()
     except ApexLlmError as error:
         if isinstance(error, RequestTimeoutError) and error.phase == "idle":
             error.phase = "first_byte"

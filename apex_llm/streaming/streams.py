@@ -16,6 +16,7 @@ import asyncio
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
+from types import CodeType
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
 from apex_llm.errors import (
@@ -61,12 +62,17 @@ class _Stream(Generic[T]):
         self._accounted = 0  # events of the batch that the accumulator has seen
         self._handed: list[StreamEvent] = []  # events of earlier batches that it has not seen
         self._events_seen = 0
-        self._accumulator = Accumulator()
+        self._accumulator: Accumulator | None = None
         self._error: ApexLlmError | None = None
         self._reading = False
         self._opening: asyncio.Task[Any] | None = None  # the task that opens it just now
         self._closed = False
-        self._made_at = _caller()
+        self._maker = _caller()
+
+    @property
+    def _made_at(self) -> str:
+        code, line = self._maker
+        return f"{code.co_filename}:{line}"
 
     def __aiter__(self) -> Self:
         return self
@@ -100,12 +106,11 @@ class _Stream(Generic[T]):
     @property
     def partial(self) -> ChatResponse:
         """What was handed over so far, at any time; ``finish_reason`` and ``usage`` are ``None`` until the end."""
-        self._account()
         exchange = self._exchange
-        return self._accumulator.response(
-            model=(exchange.request.model if exchange else "") or self._model,
+        return self._account().response(
+            model=(exchange.model if exchange else "") or self._model,
             request_id=exchange.request_id if exchange else None,
-            attempts=exchange.request.attempt if exchange else 0,
+            attempts=exchange.attempt if exchange else 0,
             warnings=(*self._request_warnings(), *(exchange.warnings if exchange else ())),
         )
 
@@ -116,8 +121,7 @@ class _Stream(Generic[T]):
         Raises:
             RuntimeError: It has not; ``partial`` holds what has arrived.
         """
-        self._account()
-        if not self._accumulator.finished:
+        if not self._account().finished:
             if self._closed:
                 raise RuntimeError(
                     "The stream was left, or broke, before its end; .partial holds what was handed over."
@@ -238,15 +242,20 @@ class _Stream(Generic[T]):
         self._error = failure
         return failure
 
-    def _fold(self) -> None:
-        self._accumulator.add(self._handed)
+    def _fold(self) -> Accumulator:
+        accumulator = self._accumulator
+        if accumulator is None:
+            accumulator = self._accumulator = Accumulator()
+        accumulator.add(self._handed)
         self._handed.clear()
+        return accumulator
 
-    def _account(self) -> None:
-        self._fold()
+    def _account(self) -> Accumulator:
+        accumulator = self._fold()
         if self._accounted < self._index:
-            self._accumulator.add(self._batch[self._accounted : self._index])
+            accumulator.add(self._batch[self._accounted : self._index])
             self._accounted = self._index
+        return accumulator
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{type(self).__name__}: a connection in use cannot be copied or pickled; its .response can.")
@@ -355,8 +364,7 @@ class TextStream(_Stream[str]):
         return False
 
     def _raise_if_blocked(self) -> None:
-        self._account()
-        if self._accumulator.finish_reason in _UNBLOCKED:
+        if self._account().finish_reason in _UNBLOCKED:
             return
         response = self.partial
         if response.blocked:
@@ -402,9 +410,9 @@ def _interruption(how: str, when: str) -> StreamInterruptedError:
     return StreamInterruptedError(f"The stream was {how} while it was {when}.", retryable=how != "closed")
 
 
-def _caller() -> str:
-    """File and line of the first frame outside this package."""
+def _caller() -> tuple[CodeType, int]:
+    """Code and line of the first frame outside this package."""
     frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage] # inspect.stack() reads source files
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("apex_llm."):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return frame.f_code, frame.f_lineno

@@ -97,6 +97,8 @@ class _Authentication(Generic[C]):
         # What the service lately refused, so that a call that failed with old credentials does
         # not throw away those that another call has just fetched.
         self._refused: deque[C] = deque(maxlen=4)
+        self._free: _HeaderPairs = ()
+        """Headers that are known to hold none of ours: most calls come with the very same ones."""
 
     def _headers(self, request: HttpRequest, headers: _HeaderPairs, credentials: C, /) -> _HeaderPairs:
         raise NotImplementedError
@@ -132,10 +134,12 @@ class _Authentication(Generic[C]):
         if credentials is None:
             credentials = await self._fetch(request)
         headers = request.headers
-        for name, _ in headers:
-            if name in self._names:
-                headers = tuple(pair for pair in headers if pair[0] not in self._names)
-                break
+        if headers is not self._free:
+            for name, _ in headers:
+                if name in self._names:
+                    headers = tuple(pair for pair in headers if pair[0] not in self._names)
+                    break
+            self._free = headers
         added = self._headers(request, headers, credentials)
         numbers = () if self._attempt_headers is None else self._attempt_headers(request)
         response = await send(msgspec.structs.replace(request, headers=(*headers, *added, *numbers)))

@@ -92,7 +92,6 @@ class ResponseParser:
         self.on_body: Callable[[bytes], None] | None = self._fed.append
         self.on_chunk_header: Callable[[], None] | None = partial(self._fed.append, b"")
         self._llhttp: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        self.begin()
 
     def begin(self, *, request_headers: tuple[tuple[str, str], ...] = (), head_only: bool = False) -> None:
         """Expect a new answer; ``head_only`` for one to ``HEAD``."""
@@ -192,8 +191,8 @@ class ResponseParser:
             self._head_tail = (self._head_tail + data)[-3:]
             fed.clear()
             return b""
-        if not fed and not self._chunked:
-            return b""
+        if not fed and (not self._chunked or data.endswith(b"\r\n\r\n")):
+            return b""  # nothing stands behind the head
         body = fed[0] if len(fed) == 1 else b"".join(fed)
         self._received = len(body)
         if self._chunked and self.failure is None:
@@ -285,11 +284,16 @@ class ResponseParser:
         codings = ""
         headers = self.headers
         by_name = dict(headers)
-        if "transfer-encoding" not in by_name and "content-encoding" not in by_name:
-            length = by_name.get("content-length")  # llhttp refuses a second one
-            if length is not None:
-                self._body_length = int(length)
-            return None
+        if "content-encoding" not in by_name:
+            coding = by_name.get("transfer-encoding")
+            if coding is None:
+                length = by_name.get("content-length")  # llhttp refuses a second one
+                if length is not None:
+                    self._body_length = int(length)
+                return None
+            if coding == "chunked" and len(by_name) == len(headers):
+                self._chunked = True
+                return None
         for name, value in headers:
             if name not in _WATCHED:
                 continue
@@ -337,9 +341,12 @@ class ResponseParser:
     def _measure_chunk_lines(self, length: int, body_length: int) -> None:
         """Bound extensions (256 bytes a chunk on average over one feeding, and each across feedings) and trailers."""
         fed = self._fed
+        marks = fed.count(b"")
+        if marks and fed[-1] and length - body_length <= _CHUNK_LINE * marks:
+            self._pending = 0  # no line is longer than it has to be, and the last one's body has begun
+            return
         if self._fields:
             self._trailer_size = sum([len(name) + len(value) + 4 for name, value in self._fields])
-        marks = fed.count(b"")
         limit = MAX_CHUNK_EXTENSION_BYTES * max(1, marks - 1)
         if fed and fed[0]:
             # A body: so what was pending was the line of its chunk, and no trailer.

@@ -6,12 +6,14 @@ and closes. Lending and taking back cost the same however many connections are o
 
 from __future__ import annotations
 
-__all__ = ["OriginPool", "PoolSettings"]
+__all__ = ["OriginPool", "PoolSettings", "Turns"]
 
 import asyncio
 import collections
 import contextlib
+import errno
 import math
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +22,7 @@ from typing import Final
 import msgspec
 
 from apex_llm.errors import ApexLlmError, RequestTimeoutError
+from apex_llm.transport.deadline import TimedWait, TimedWaits
 from apex_llm.transport.http11_connection import Http11Connection
 from apex_llm.transport.network_errors import connection_failed
 from apex_llm.transport.resolver import Address
@@ -37,7 +40,8 @@ _KEEP_ALIVE_OPTIONS: Final = (("TCP_KEEPIDLE", 120), ("TCP_KEEPALIVE", 120), ("T
 _KEEP_ALIVE: Final = tuple(
     [(getattr(socket, name), value) for name, value in _KEEP_ALIVE_OPTIONS if hasattr(socket, name)]
 )
-
+_CONNECTING: Final = (errno.EINPROGRESS, errno.EWOULDBLOCK)
+_WHERE_POSSIBLE: Final = contextlib.suppress(OSError)
 
 _READ_SIZE = 64 * 1024
 """Bytes taken from a socket at a time; all connections read into the same buffer, one after the other."""
@@ -68,7 +72,13 @@ class OriginPool:
         self._closed = False
         self._read_buffer = memoryview(bytearray(_READ_SIZE))
         self._names: dict[bytes, str] = {}
-        self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._turns = Turns(loop, most=_MOST_AT_ONCE)
+        self._waits = TimedWaits(loop)
+        # All loops can but that of Windows, which is told of what is done instead of what can be done.
+        self._watches_sockets = type(loop).add_writer is not asyncio.AbstractEventLoop.add_writer
+        # Bound once, and not anew for each connection.
+        self._on_idle = self.give_back
+        self._on_closed = self._forget
         self._queue: collections.deque[asyncio.Future[Http11Connection | None]] = collections.deque()
 
     @property
@@ -110,7 +120,7 @@ class OriginPool:
         else:
             self._slots += 1
         try:
-            connection = await self._open_in_time(request, deadline)
+            connection = await self._open_in_time(request.timeout.connect, deadline)
             if connection.closed:
                 raise connection_failed(ConnectionResetError(), host=self._origin.host, phase="connect")
         except BaseException:
@@ -168,7 +178,7 @@ class OriginPool:
         if not self._grant(None):
             self._slots -= 1
 
-    def _on_closed(self, connection: Http11Connection) -> None:
+    def _forget(self, connection: Http11Connection) -> None:
         self._idle.pop(connection, None)
         # One that broke before it was lent out for the first time is accounted for in connect().
         if connection in self._open:
@@ -177,24 +187,20 @@ class OriginPool:
 
     # Opening
 
-    async def _open_in_time(self, request: HttpRequest, deadline: float) -> Http11Connection:
-        limit = request.timeout.connect
-        waits = self._turns.locked()
+    async def _open_in_time(self, limit: float | None, deadline: float) -> Http11Connection:
+        limit = math.inf if limit is None else limit
         connect_deadline = math.inf
-        if not waits:
-            await self._turns.acquire()  # at once
-            if limit is not None:
-                connect_deadline = self._loop.time() + limit
-        when = min(deadline, connect_deadline)
-        scope = asyncio.timeout_at(None if when == math.inf else when)
-        host = self._origin.host
+        has_turn = self._turns.take()
+        if has_turn:
+            connect_deadline = self._loop.time() + limit
+        wait = TimedWait(self._waits, min(deadline, connect_deadline))
         try:
-            async with scope:
-                if waits:
-                    await self._turns.acquire()
-                    if limit is not None:
-                        connect_deadline = self._loop.time() + limit
-                        scope.reschedule(min(deadline, connect_deadline))
+            with wait:
+                if not has_turn:
+                    await self._turns.wait()
+                    # What a connection may take is counted from its turn on.
+                    connect_deadline = self._loop.time() + limit
+                    wait.move(min(deadline, connect_deadline))
                 try:
                     return await self._open_now()
                 finally:
@@ -202,10 +208,11 @@ class OriginPool:
         except ApexLlmError:
             raise
         except (OSError, UnicodeError, ValueError) as error:
-            if not scope.expired():
+            host = self._origin.host
+            if not wait.expired:
                 # A TimeoutError too, when it is the operating system's.
                 raise connection_failed(error, host=host, phase="connect") from error
-            if limit is not None and connect_deadline <= deadline:
+            if connect_deadline <= deadline:
                 raise RequestTimeoutError(f"No connection to {host} within {limit:g} s.", phase="connect") from error
             raise RequestTimeoutError(f"No connection to {host} by the call's deadline.", phase="total") from error
 
@@ -213,7 +220,7 @@ class OriginPool:
         origin, loop = self._origin, self._loop
         context = await self._settings.ssl_context() if origin.scheme == "https" else None
         addresses = await self._settings.resolve(origin.host, origin.port)
-        opened = await self._race(addresses)
+        opened = await (self._dial(addresses[0]) if len(addresses) == 1 else self._race(addresses))
         connection = Http11Connection(
             loop=loop,
             host=origin.host,
@@ -221,7 +228,7 @@ class OriginPool:
             read_buffer=self._read_buffer,
             names=self._names,
             keep_alive_seconds=self._settings.keep_alive_seconds,
-            on_idle=self.give_back,
+            on_idle=self._on_idle,
             on_closed=self._on_closed,
         )
         try:
@@ -236,8 +243,6 @@ class OriginPool:
 
     async def _race(self, addresses: Sequence[Address]) -> socket.socket:
         """The first address that answers, each with a head start over the next (RFC 8305)."""
-        if len(addresses) == 1:
-            return await self._dial(addresses[0])
         runners: set[asyncio.Task[socket.socket]] = set()
         failure: OSError | None = None
         waiting = list(reversed(addresses))
@@ -271,14 +276,79 @@ class OriginPool:
             opened.settimeout(0)
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            with contextlib.suppress(OSError):
+            with _WHERE_POSSIBLE:
                 for option, value in _KEEP_ALIVE:
                     opened.setsockopt(socket.IPPROTO_TCP, option, value)
-            await self._loop.sock_connect(opened, target)
+            if not self._watches_sockets:
+                await self._loop.sock_connect(opened, target)
+            elif (error := opened.connect_ex(target)) != 0:
+                if error not in _CONNECTING:
+                    raise OSError(error, os.strerror(error))
+                await self._until_connected(opened)
         except BaseException:
             opened.close()
             raise
         return opened
+
+    async def _until_connected(self, opened: socket.socket) -> None:
+        # The loop's sock_connect would look the address up first, which is one already, at twice the cost.
+        loop, descriptor = self._loop, opened.fileno()
+        writable: asyncio.Future[None] = loop.create_future()
+        loop.add_writer(descriptor, _settle, writable)
+        try:
+            await writable
+        finally:
+            loop.remove_writer(descriptor)
+        error = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error != 0:
+            raise OSError(error, os.strerror(error))
+
+
+class Turns:
+    """So many at a time, in the order in which they came. Who has a turn gives it back with ``release``.
+
+    What ``asyncio.Semaphore`` does, for crowds: that one looks, at each release, through all whom it let go in the
+    same turn of the loop, which for a hundred connections that open together is most of what waiting costs.
+    """
+
+    __slots__ = ("_free", "_line", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, most: int) -> None:
+        self._loop = loop
+        self._free = most
+        self._line: collections.deque[asyncio.Future[None]] = collections.deque()
+
+    def take(self) -> bool:
+        """Whether there was a free turn, which is now the caller's."""
+        if self._free == 0:
+            return False
+        self._free -= 1
+        return True
+
+    async def wait(self) -> None:
+        """Take the next turn that is given back; who waits longest is first."""
+        place: asyncio.Future[None] = self._loop.create_future()
+        self._line.append(place)
+        try:
+            await place
+        except BaseException:
+            if not place.cancel() and not place.cancelled():
+                self.release()  # it had come in the same moment
+            raise
+
+    def release(self) -> None:
+        """Give a turn back, to whoever is next."""
+        while self._line:
+            place = self._line.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self._free += 1
+
+
+def _settle(writable: asyncio.Future[None]) -> None:
+    if not writable.done():
+        writable.set_result(None)
 
 
 def _hang_up(runner: asyncio.Task[socket.socket]) -> None:

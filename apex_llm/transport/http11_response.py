@@ -80,7 +80,7 @@ class Exchange:
         self.streamed: bool = streamed
         self.deadline: float = deadline
         self.head_deadline: float = head_deadline
-        self.read_deadline: float = math.inf
+        self.read_deadline: float = head_deadline
         self.status: int = 0
         self.headers: list[tuple[str, str]] = []
         self.pieces: list[bytes] = []

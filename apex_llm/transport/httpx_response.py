@@ -128,6 +128,7 @@ class HttpxResponse:
         loop: asyncio.AbstractEventLoop,
         host: str,
         deadline: float,
+        read_deadline: float,
         closings: set[asyncio.Task[None]],
     ) -> None:
         raw: list[tuple[bytes, bytes]] = answer.headers.raw
@@ -140,7 +141,7 @@ class HttpxResponse:
         self._host = host
         self._closings = closings
         self._deadline = deadline
-        self._read_deadline = math.inf
+        self._read_deadline = read_deadline
         self._pieces: list[bytes | bytearray] = []
         self._taken = 0
         self._body: AsyncGenerator[bytes] | None = None

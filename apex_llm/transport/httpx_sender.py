@@ -99,7 +99,9 @@ class HttpxSender:
             deadline=deadline,
             head_deadline=head_deadline,
         )
-        response = HttpxResponse(answer, loop=loop, host=host, deadline=deadline, closings=self._closings)
+        response = HttpxResponse(
+            answer, loop=loop, host=host, deadline=deadline, read_deadline=head_deadline, closings=self._closings
+        )
         failure = response.check_head(request)
         if failure is not None:
             response.close()

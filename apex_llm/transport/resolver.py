@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["Address", "Resolver", "is_link_local"]
 
+import functools
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -30,6 +31,7 @@ def _lookup(host: str, port: int) -> Sequence[Address]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in answers))
 
 
+@functools.lru_cache(maxsize=256)  # pure, and each connection asks again
 def is_link_local(address: str) -> bool:
     """Whether an IP address is link-local or a cloud's metadata service, also when it is wrapped in IPv6."""
     address = address.partition("%")[0]

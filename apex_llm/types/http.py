@@ -151,7 +151,8 @@ class HttpResponse(Protocol):
     at any moment; one lazily re-armed timer of the sender enforces them. ``deadline`` holds
     always, whether or not anybody reads; ``read_deadline`` only while a ``read()`` waits.
     When one passes, the connection is closed and ``read()`` raises ``RequestTimeoutError``
-    (``phase`` is ``"total"`` or ``"idle"``).
+    (``phase`` is ``"total"`` or ``"idle"``). They begin as the request's: its ``deadline``, and for a
+    stream ``timeout.first_byte`` after it was sent.
     """
 
     status: int

@@ -140,6 +140,18 @@ def test_an_initial_response_is_packaging_whatever_else_its_headers_say() -> Non
     assert drain(EventStreamFraming(), [data]) == ([("messageStart", b"{}")], None)
 
 
+def test_streams_that_share_what_headers_mean_notice_an_exception_each() -> None:
+    names: dict[bytes, str] = {}
+    body = frame("contentBlockDelta", b"{}") + frame("throttlingException", b"{}", kind="exception")
+
+    for _ in range(3):
+        events, error = drain(EventStreamFraming(names=names), [body])
+
+        assert events == [("contentBlockDelta", b"{}")]
+        assert isinstance(error, RateLimitError)
+    assert list(names.values()) == ["contentBlockDelta"]
+
+
 def test_chunks_are_unwrapped() -> None:
     events, error = drain(ChunkFraming(), [chunk(b'{"a":1}') + frame("newer", b"{}") + chunk("é".encode())])
 

@@ -65,6 +65,7 @@ class Script:
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         self.sends += 1
+        self.read_deadline = request.timeout.first_byte
         return self
 
     async def read(self) -> bytes:

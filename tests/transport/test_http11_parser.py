@@ -47,6 +47,7 @@ def test_every_cut_of_a_chunked_answer_gives_the_same_body(
     answer += http_answer(chunks=chunks)[:-2] + b"X-Trailer: " + b"t" * 100 + b"\r\n"
     answer = answer[:-113] + b"".join(b"X-T: " + b"t" * 100 + b"\r\n" for _ in range(trailers)) + b"\r\n"
     parser = ResponseParser(peer="here")
+    parser.begin()
     for _ in range(2):
         parser.begin()
         body = feed(parser, cut(answer, places))
@@ -64,6 +65,7 @@ def test_a_long_chunk_extension_never_passes(size: int, before: int, places: lis
     ordinary = b"5\r\nhello\r\n"
     answer = CHUNKED + ordinary * before + b"5;" + b"x" * (size * (before + 1)) + b"\r\nhello\r\n0\r\n\r\n"
     parser = ResponseParser(peer="here")
+    parser.begin()
 
     feed(parser, cut(answer, places))
 
@@ -101,6 +103,7 @@ def test_a_long_chunk_extension_never_passes(size: int, before: int, places: lis
 )
 def test_sizes_are_bounded_at_every_cut(answer: bytes, step: int) -> None:
     parser = ResponseParser(peer="here")
+    parser.begin()
 
     feed(parser, [answer[start : start + step] for start in range(0, len(answer), step)])
 
@@ -112,6 +115,7 @@ def test_sizes_are_bounded_at_every_cut(answer: bytes, step: int) -> None:
 @given(st.binary(max_size=300), PLACES, st.sampled_from([b"", HEAD, CHUNKED, HEAD + b"Content-Length: 3\r\n\r\n"]))
 def test_no_bytes_raise_anything_of_another_library(noise: bytes, places: list[int], start: bytes) -> None:
     parser = ResponseParser(peer="here")
+    parser.begin()
 
     feed(parser, cut(start + noise, places))
     outcome = parser.finish()
@@ -124,6 +128,7 @@ def test_no_bytes_raise_anything_of_another_library(noise: bytes, places: list[i
 def test_an_answer_cut_anywhere_is_never_whole(place: int) -> None:
     for answer in (http_answer(b"x" * 200), http_answer(chunks=[b"x" * 50] * 4)):
         parser = ResponseParser(peer="here")
+        parser.begin()
         feed(parser, [answer[: place % len(answer)]])
 
         assert isinstance(parser.finish(), ConnectionFailedError)
@@ -133,6 +138,7 @@ def test_an_answer_cut_anywhere_is_never_whole(place: int) -> None:
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
 def test_answers_without_a_body_end_with_their_head(status: str) -> None:
     parser = ResponseParser(peer="here")
+    parser.begin()
 
     assert parser.feed(f"HTTP/1.1 {status}\r\n\r\n".encode()) == b""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import multiprocessing
 import os
@@ -391,15 +392,48 @@ async def test_a_time_out_of_the_operating_system_is_no_deadline_of_ours(
 ) -> None:
     server = await serve(answering(http_answer()))
 
-    async def timing_out(*_: Any) -> None:
-        raise TimeoutError(110, "Connection timed out")
+    class TimingOut(socket.socket):
+        def connect_ex(self, address: Any, /) -> int:
+            return errno.ETIMEDOUT
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", timing_out)
+    monkeypatch.setattr(socket, "socket", TimingOut)
 
     with pytest.raises(ConnectionFailedError) as caught:
         await call(Http11Sender(), server.request(timeout=Timeout(connect=None)))
 
     assert (caught.value.kind, caught.value.phase) == ("network", "connect")
+
+
+def test_a_loop_that_cannot_watch_sockets_connects_in_its_own_way() -> None:
+    """As that of Windows, which is told of what is done."""
+
+    class Loop(asyncio.SelectorEventLoop):
+        add_writer = asyncio.AbstractEventLoop.add_writer
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            origin = Origin("http", "127.0.0.1", listener.getsockname()[1])
+            sender = Http11Sender()
+            request = HttpRequest(method="GET", origin=origin, target="/")
+            answer = asyncio.ensure_future(call(sender, request))
+            loop = asyncio.get_running_loop()
+            accepted, _ = await loop.sock_accept(listener)
+            with accepted:
+                await loop.sock_recv(accepted, 4096)
+                await loop.sock_sendall(accepted, http_answer())
+                assert await answer == b"hello"
+            await sender.aclose()
+        refused = msgspec.structs.replace(request, timeout=Timeout(connect=10))
+        with pytest.raises(ConnectionFailedError) as caught:
+            await Http11Sender()(refused)
+        assert caught.value.kind == "refused"
+
+    loop = Loop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
 
 
 async def test_a_connection_that_opens_while_its_sender_closes_is_not_kept(serve: Serve) -> None:

@@ -527,6 +527,20 @@ async def test_the_first_byte_of_a_stream_has_its_own_deadline(sender: Any, serv
     assert await server.drained()
 
 
+async def test_deadlines_begin_as_the_request_has_them(sender: Any, serve: Serve) -> None:
+    """And that of the first byte at the earliest when it is sent: what comes before has times of its own."""
+    server = await serve(starting)
+    began = asyncio.get_running_loop().time()
+    deadline = began + 50
+
+    response = await sender(server.request(stream=True, deadline=deadline, timeout=Timeout(first_byte=30)))
+
+    assert response.deadline == deadline
+    assert 30 <= response.read_deadline - began < 40
+    response.close()
+    assert await server.drained()
+
+
 async def test_a_call_that_is_not_streamed_has_no_first_byte_deadline(sender: Any, serve: Serve) -> None:
     async def slow(connection: RawConnection) -> None:
         await connection.read_request()

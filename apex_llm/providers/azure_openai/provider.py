@@ -4,10 +4,11 @@ from __future__ import annotations
 
 __all__ = ["AzureOpenAIProvider"]
 
+import functools
 import logging
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, Literal
 
@@ -36,7 +37,7 @@ from apex_llm.transport.authenticate import BearerAuthentication, HeaderKeyAuthe
 from apex_llm.transport.limits import Limits
 from apex_llm.transport.observe import Observer
 from apex_llm.transport.retry import RetryStrategy
-from apex_llm.types.http import Headers, HttpRequest, Timeout
+from apex_llm.types.http import Framing, Headers, HttpRequest, Timeout
 from apex_llm.types.models import ModelInfo
 from apex_llm.types.requests import ChatRequest
 from apex_llm.types.responses import ChatResponse
@@ -281,9 +282,7 @@ class AzureOpenAIProvider(BaseLlmProvider):
         )
         if not stream:
             return Route(outgoing, codec, None, warnings)
-        from apex_llm.codecs.framing import SseFraming
-
-        return Route(outgoing, codec, partial(SseFraming, model=resolved.model), warnings)
+        return Route(outgoing, codec, _framing(resolved.model), warnings)
 
     def _learn(self, resolved: Resolved, error: InvalidRequestError) -> bool:
         """Services say which parameter a deployment refuses; the next request leaves it out."""
@@ -358,3 +357,10 @@ class AzureOpenAIProvider(BaseLlmProvider):
             except (PermissionDeniedError, ModelNotFoundError, InvalidRequestError):
                 return None
         return self._models.get(deployment_id)
+
+
+@functools.lru_cache(maxsize=512)  # pure, and it saves each stream an import
+def _framing(model: str) -> Callable[[], Framing]:
+    from apex_llm.codecs.framing import SseFraming
+
+    return partial(SseFraming, model=model)

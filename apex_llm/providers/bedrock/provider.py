@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["BedrockProvider"]
 
+import functools
 import logging
 import os
 import ssl
@@ -385,8 +386,10 @@ def _retry_policy(environ: Mapping[str, str]) -> RetryPolicy:
     return RetryPolicy(max_attempts=int(text))
 
 
+@functools.lru_cache(maxsize=512)  # pure, and it saves each stream an import
 def _framing(operation: str, *, model: str, region: str) -> Callable[[], Framing]:
     from apex_llm.codecs.framing import ChunkFraming, EventStreamFraming
 
     framing = EventStreamFraming if operation == "converse-stream" else ChunkFraming
-    return partial(framing, model=model, region=region)
+    names: dict[bytes, str] = {}
+    return partial(framing, model=model, region=region, names=names)
